@@ -1,0 +1,163 @@
+"""A plan: pools of instances, and pipelines that lead through them.
+
+A plan binds to GPU classes, never to devices; placement happens at launch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from penstock.domain.ids import GpuClassName, ModelName, PipelineId, PoolId
+from penstock.domain.units import Bytes, Micros
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """Interchangeable instances of one stage: blocks [first_block, end_block) of one model.
+
+    Attributes:
+        position: place of the stage in its pipelines, from 0.
+        share: part of one GPU each instance holds.
+        batch: planned batch size.
+        latency_us_by_batch: latency at batch 1, 2, … `batch`.
+        memory_bytes: weights and activations of one instance at the planned batch.
+    """
+
+    id: PoolId
+    position: int
+    first_block: int
+    end_block: int
+    gpu_class: GpuClassName
+    share: Fraction
+    batch: int
+    instances: int
+    latency_us_by_batch: tuple[Micros, ...]
+    memory_bytes: Bytes
+
+    @property
+    def latency_us(self) -> Micros:
+        """Latency at the planned batch."""
+        return self.latency_us_by_batch[self.batch - 1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer:
+    """What crosses the cut between two stages, for one sample."""
+
+    bytes_per_sample: Bytes
+    us_per_sample: Micros
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    """An ordered list of pools that covers the model's blocks once.
+
+    Attributes:
+        pools: ids, in order of position.
+        transfers: one per cut; ``len(pools) - 1``.
+        throughput_rps: planned flow along this pipeline, samples per second.
+        batch_build_us: time allowed for gathering a batch.
+        latency_us: stages, transfers, hop overheads and batch building; without the margin.
+    """
+
+    id: PipelineId
+    pools: tuple[PoolId, ...]
+    transfers: tuple[Transfer, ...]
+    throughput_rps: float
+    batch_build_us: Micros
+    latency_us: Micros
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPlan:
+    """The pools and pipelines of one model.
+
+    Attributes:
+        blocks: number of blocks of the model.
+        margin_us: part of the SLO kept free for queueing.
+        blocks_digest: SHA-256 of the ``blocks.json`` the workers must hold; may be empty for
+            plans that are only simulated.
+    """
+
+    model: ModelName
+    blocks: int
+    slo_us: Micros
+    weight: float
+    margin_us: Micros
+    throughput_rps: float
+    pools: tuple[Pool, ...]
+    pipelines: tuple[Pipeline, ...]
+    blocks_digest: str = ""
+
+    def pool(self, pool_id: PoolId) -> Pool:
+        """Return the pool of that id.
+
+        Raises:
+            KeyError: no pool has it.
+        """
+        for pool in self.pools:
+            if pool.id == pool_id:
+                return pool
+        raise KeyError(pool_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedClass:
+    """What a plan has to know of a GPU class."""
+
+    name: GpuClassName
+    count: int
+    memory_bytes: Bytes
+    gpus_per_server: int
+    network_gbps: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SolveReport:
+    """How the plan was found.
+
+    Attributes:
+        objective_rps: least throughput divided by weight over the models.
+        bound_rps: proven upper bound of the objective.
+        gap: ``(bound - objective) / bound``.
+    """
+
+    solver: str
+    formulation: str
+    status: str
+    objective_rps: float
+    bound_rps: float
+    gap: float
+    seconds: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Digest:
+    """SHA-256 of one input of the plan."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What each part of the fleet runs, and what that sustains."""
+
+    gpu_classes: tuple[PlannedClass, ...]
+    models: tuple[ModelPlan, ...]
+    hop_overhead_us: Micros
+    solve: SolveReport
+    inputs: tuple[Digest, ...] = ()
+
+    def model(self, name: ModelName) -> ModelPlan:
+        """Return the plan of one model.
+
+        Raises:
+            KeyError: the plan does not serve it.
+        """
+        for model in self.models:
+            if model.model == name:
+                return model
+        raise KeyError(name)

@@ -1,0 +1,58 @@
+"""Tensors as raw rows: what travels, without any array library.
+
+Data is row-major, little endian, batch axis first; a row is one sample.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TypeAlias
+
+Buffer: TypeAlias = bytes | memoryview
+
+# Open Inference Protocol datatypes of fixed width. BYTES has none and never reaches a stage.
+DATATYPE_BYTES: Mapping[str, int] = MappingProxyType(
+    {
+        "BOOL": 1,
+        "UINT8": 1,
+        "UINT16": 2,
+        "UINT32": 4,
+        "UINT64": 8,
+        "INT8": 1,
+        "INT16": 2,
+        "INT32": 4,
+        "INT64": 8,
+        "FP16": 2,
+        "BF16": 2,
+        "FP32": 4,
+        "FP64": 8,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A named tensor with its raw bytes.
+
+    Attributes:
+        shape: every axis known.
+        data: ``byte_size(datatype, shape)`` bytes.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: Buffer
+
+    def rows(self, first: int, count: int) -> Buffer:
+        """Return the bytes of rows [first, first + count), without a copy."""
+        row_bytes = len(self.data) // self.shape[0]
+        return memoryview(self.data)[first * row_bytes : (first + count) * row_bytes]
+
+
+def byte_size(datatype: str, shape: Sequence[int]) -> int:
+    """Return how many bytes a tensor of fixed-width datatype takes."""
+    return DATATYPE_BYTES[datatype] * math.prod(shape)
