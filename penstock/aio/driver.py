@@ -1,0 +1,87 @@
+"""Runs a dispatcher, or any machine of its shape, on an asyncio event loop.
+
+Events go in through `post`, effects come out through `perform`; the machine itself never sees
+the loop. Knows nothing of gRPC or tensors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from penstock.domain.units import US_PER_SECOND, Micros
+from penstock.scheduling.effects import Effect, WakeAt
+from penstock.scheduling.events import Event, WakeUp
+from penstock.scheduling.machine import Machine
+
+
+class Clock(Protocol):
+    """Where the driver reads the time."""
+
+    def now_us(self) -> Micros:
+        """Return the present instant; never goes back."""
+        ...
+
+
+class Driver:
+    """Feeds one machine, in the order events are posted.
+
+    The caller must post from the loop's own thread. `perform` must not block; it may post.
+
+    Args:
+        machine: the dispatcher.
+        clock: read once per event.
+        perform: called for every effect but `WakeAt`, which the driver does itself.
+        log: called with (now_us, event, effects) after each event; the run log.
+    """
+
+    def __init__(
+        self,
+        machine: Machine[Event, Effect],
+        clock: Clock,
+        perform: Callable[[Effect], None],
+        log: Callable[[Micros, Event, Sequence[Effect]], None] | None = None,
+    ) -> None:
+        self._machine = machine
+        self._clock = clock
+        self._perform = perform
+        self._log = log
+        self._inbox: deque[Event] = deque()
+        self._handling = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def post(self, event: Event) -> None:
+        """Handle an event now, or right after the one being handled."""
+        self._inbox.append(event)
+        if self._handling:
+            return
+        self._handling = True
+        try:
+            while self._inbox:
+                self._handle(self._inbox.popleft())
+        finally:
+            self._handling = False
+
+    def close(self) -> None:
+        """Disarm the timer; events posted afterwards are still handled."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _handle(self, event: Event) -> None:
+        now_us = self._clock.now_us()
+        effects = self._machine.handle(now_us, event)
+        if self._log is not None:
+            self._log(now_us, event, effects)
+        for effect in effects:
+            if isinstance(effect, WakeAt):
+                self._arm(effect.at_us)
+            else:
+                self._perform(effect)
+
+    def _arm(self, at_us: Micros) -> None:
+        self.close()
+        delay_s = max(0, at_us - self._clock.now_us()) / US_PER_SECOND
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self.post, WakeUp())

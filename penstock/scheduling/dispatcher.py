@@ -1,0 +1,453 @@
+"""The frontend's machine: queues requests, asks the batching policy, books routes.
+
+Knows nothing of tensors, gRPC, clocks or tasks. The same object runs under asyncio in the
+frontend and under the event heap in the simulator.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import assert_never
+
+from penstock.domain.errors import InvariantViolation
+from penstock.domain.ids import BatchId, InstanceId, ModelName, PoolId, RequestId, ServerId
+from penstock.domain.plan import ModelPlan, Plan
+from penstock.domain.requests import DropReason, Request, Slice
+from penstock.domain.units import US_PER_SECOND, Micros
+from penstock.scheduling.effects import (
+    CancelBatch,
+    CompleteRequest,
+    DropRequest,
+    Effect,
+    RunBatch,
+    WakeAt,
+)
+from penstock.scheduling.events import (
+    BatchFailed,
+    BatchFinished,
+    Event,
+    InstanceJoined,
+    InstanceLost,
+    PlanApplied,
+    RequestArrived,
+    RequestCancelled,
+    StageFinished,
+    WakeUp,
+)
+from penstock.scheduling.flights import Flight, OpenRequest, open_flight, owed
+from penstock.scheduling.instances import (
+    Instance,
+    LivePipeline,
+    LivePool,
+    NetworkCard,
+    live_pipelines,
+)
+from penstock.scheduling.offers import book_offer
+from penstock.scheduling.outlook import QueueOutlook
+from penstock.scheduling.ports import BatchingPolicy, Drop, Launch, RoutingPolicy, Wait
+from penstock.scheduling.waiting import WaitingQueue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DispatcherLimits:
+    """Bounds that keep the dispatcher's memory and patience finite.
+
+    Attributes:
+        queue_samples: samples that may wait per model; more are shed.
+        rebookings: how often a request survives the loss of a batch.
+        stall_us: a batch silent for this long after its last deadline is lost.
+    """
+
+    queue_samples: int = 4096
+    rebookings: int = 3
+    stall_us: Micros = 2 * US_PER_SECOND
+
+
+@dataclass(slots=True, eq=False)
+class ServedQueue:
+    """One model's waiting samples, pools, pipelines and policies."""
+
+    plan: ModelPlan
+    pools: dict[PoolId, LivePool]
+    pipelines: tuple[LivePipeline, ...]
+    waiting: WaitingQueue
+    batching: BatchingPolicy
+    routing: RoutingPolicy
+    wake_us: Micros | None = None
+
+    def routes(self) -> list[LivePipeline]:
+        """Return the pipelines that can run a batch now."""
+        return [each for each in self.pipelines if each.has_route()]
+
+
+class Dispatcher:
+    """Turns requests into booked batches.
+
+    Laws: see `penstock.scheduling.machine`. Invariants, checked by
+    `penstock.scheduling.invariants.validate`: each request ends exactly once; its samples are
+    each waiting, in a flight, or answered; bookings on one timeline never overlap; at most one
+    wake-up is armed and it lies in the future.
+    """
+
+    def __init__(
+        self,
+        batching: Callable[[], BatchingPolicy],
+        routing: Callable[[], RoutingPolicy],
+        limits: DispatcherLimits | None = None,
+    ) -> None:
+        self._new_batching = batching
+        self._new_routing = routing
+        self._limits = limits or DispatcherLimits()
+        self._hop_us: Micros = 0
+        self._queues: dict[ModelName, ServedQueue] = {}
+        self._instances: dict[InstanceId, Instance] = {}
+        self._cards: dict[ServerId, NetworkCard] = {}
+        self._requests: dict[RequestId, OpenRequest] = {}
+        self._flights: dict[BatchId, Flight] = {}
+        self._give_ups: list[tuple[Micros, BatchId]] = []
+        self._next_batch = 0
+        self._now_us: Micros = 0
+        self._armed_us: Micros | None = None
+
+    @property
+    def open_requests(self) -> int:
+        """Requests without an outcome."""
+        return len(self._requests)
+
+    def waiting_samples(self, model: ModelName) -> int:
+        """Return how many samples of a model wait for a batch."""
+        queue = self._queues.get(model)
+        return queue.waiting.samples if queue else 0
+
+    def has_route(self, model: ModelName) -> bool:
+        """Return whether some pipeline of the model has an instance in each pool."""
+        queue = self._queues.get(model)
+        return queue is not None and bool(queue.routes())
+
+    def handle(self, now_us: Micros, event: Event) -> list[Effect]:
+        """Take one event; the driver performs the effects in order.
+
+        Raises:
+            InvariantViolation: time went back, or a bug.
+        """
+        if now_us < self._now_us:
+            raise InvariantViolation(f"time went back from {self._now_us} to {now_us}")
+        self._now_us = now_us
+        effects: list[Effect] = []
+        match event:
+            case RequestArrived(request):
+                self._arrive(request, effects)
+            case RequestCancelled(request_id):
+                self._cancel(request_id, effects)
+            case StageFinished():
+                self._finish_stage(event, effects)
+            case BatchFinished(batch):
+                self._finish_batch(batch, effects)
+            case BatchFailed():
+                self._fail_batch(event, effects)
+            case InstanceJoined():
+                self._join(event, effects)
+            case InstanceLost(instance):
+                self._lose(instance, effects)
+            case PlanApplied(plan):
+                self._apply(plan, effects)
+            case WakeUp():
+                self._wake(effects)
+            case _:
+                assert_never(event)
+        self._arm(effects)
+        return effects
+
+    # Requests
+
+    def _arrive(self, request: Request, effects: list[Effect]) -> None:
+        queue = self._queues.get(request.model)
+        refusal = self._refusal(request, queue)
+        if refusal is not None or queue is None:
+            effects.append(refusal or _unknown_model(request))
+            return
+        self._requests[request.id] = OpenRequest(request, request.samples)
+        queue.waiting.push(request, 0, request.samples)
+        self._dispatch(queue, effects)
+
+    def _refusal(self, request: Request, queue: ServedQueue | None) -> DropRequest | None:
+        if queue is None:
+            return _unknown_model(request)
+        if request.deadline_us <= self._now_us:
+            return DropRequest(request.id, DropReason.DEADLINE, "the deadline has passed")
+        if not queue.routes():
+            empty = [pool.plan.id for pool in queue.pools.values() if not pool.instances]
+            detail = f"no instance is ready in {', '.join(empty)}"
+            return DropRequest(request.id, DropReason.UNAVAILABLE, detail)
+        if queue.waiting.samples + request.samples > self._limits.queue_samples:
+            detail = f"{queue.waiting.samples} samples wait, {self._limits.queue_samples} may"
+            return DropRequest(request.id, DropReason.SHED, detail)
+        return None
+
+    def _cancel(self, request_id: RequestId, effects: list[Effect]) -> None:
+        if request_id not in self._requests:
+            return
+        model = self._requests[request_id].request.model
+        self._end(request_id, DropReason.CANCELLED, "the client went away", effects)
+        self._dispatch(self._queues[model], effects)
+
+    def _end(
+        self, request_id: RequestId, reason: DropReason, detail: str, effects: list[Effect]
+    ) -> None:
+        """Drop a request wherever its samples are; batches nobody waits for are cancelled."""
+        open_request = self._requests.pop(request_id)
+        self._queues[open_request.request.model].waiting.remove(request_id)
+        effects.append(DropRequest(request_id, reason, detail))
+        for batch in sorted(open_request.batches):
+            flight = self._flights[batch]
+            if not owed(self._requests, flight):
+                effects.append(CancelBatch(batch, flight.pending_instances()))
+
+    # Batches
+
+    def _dispatch(self, queue: ServedQueue, effects: list[Effect]) -> None:
+        """Ask the policy until it waits or the queue is empty."""
+        queue.wake_us = None
+        routes = queue.routes()
+        while (head := queue.waiting.head()) is not None:
+            if not routes:
+                self._await_route(queue, head, effects)
+                if queue.wake_us is not None:
+                    return
+                continue
+            outlook = QueueOutlook(
+                now_us=self._now_us,
+                head=head,
+                waiting=queue.waiting.samples,
+                pipelines=routes,
+                routing=queue.routing,
+                hop_us=self._hop_us,
+            )
+            decision = queue.batching.decide(outlook)
+            match decision:
+                case Launch():
+                    self._launch(queue, decision, effects)
+                case Drop(reason, detail):
+                    lost = self._requests[head.id].rebooked > 0
+                    reason = DropReason.UNAVAILABLE if lost else reason
+                    self._end(head.id, reason, detail, effects)
+                case Wait(until_us):
+                    self._hold(queue, until_us)
+                    return
+                case _:
+                    assert_never(decision)
+
+    def _await_route(self, queue: ServedQueue, head: Request, effects: list[Effect]) -> None:
+        if head.deadline_us > self._now_us:
+            queue.wake_us = head.deadline_us
+        else:
+            detail = "an instance was lost and none took its place in time"
+            self._end(head.id, DropReason.UNAVAILABLE, detail, effects)
+
+    def _hold(self, queue: ServedQueue, until_us: Micros | None) -> None:
+        if until_us is not None and until_us <= self._now_us:
+            raise InvariantViolation(f"a policy waits until {until_us}, it is {self._now_us}")
+        queue.wake_us = until_us
+
+    def _launch(self, queue: ServedQueue, launch: Launch, effects: list[Effect]) -> None:
+        offer = launch.offer
+        slices = queue.waiting.take(offer.size)
+        if launch.only_in_time:
+            slices = self._put_back_late(queue, slices, offer.completion_us)
+        batch = BatchId(self._next_batch)
+        self._next_batch += 1
+        requests = [self._requests[each.request] for each in slices]
+        abandon_us = max(each.request.deadline_us for each in requests)
+        give_up_us = max(abandon_us, offer.completion_us) + self._limits.stall_us
+        flight = open_flight(batch, offer, tuple(slices), self._now_us, give_up_us)
+        self._flights[batch] = flight
+        heapq.heappush(self._give_ups, (give_up_us, batch))
+        for each in requests:
+            each.batches.add(batch)
+        effects.append(RunBatch(
+            batch=batch,
+            model=queue.plan.model,
+            pipeline=offer.pipeline.id,
+            route=book_offer(offer, batch),
+            slices=flight.slices,
+            abandon_us=abandon_us,
+            completion_us=offer.completion_us,
+        ))
+
+    def _put_back_late(
+        self, queue: ServedQueue, slices: list[Slice], completion_us: Micros
+    ) -> list[Slice]:
+        kept: list[Slice] = []
+        for each in slices:
+            request = self._requests[each.request].request
+            if request.deadline_us >= completion_us:
+                kept.append(each)
+            else:
+                queue.waiting.push(request, each.first, each.count)
+        return kept
+
+    def _finish_stage(self, event: StageFinished, effects: list[Effect]) -> None:
+        flight = self._flights.get(event.batch)
+        if flight is None or event.stage >= len(flight.instances):
+            return
+        flight.finish_stage(event.stage, self._now_us)
+        self._dispatch(self._queues[flight.model], effects)
+
+    def _finish_batch(self, batch: BatchId, effects: list[Effect]) -> None:
+        flight = self._flights.pop(batch, None)
+        if flight is None:
+            return
+        flight.release()
+        in_time = True
+        for each in flight.slices:
+            open_request = self._requests.get(each.request)
+            if open_request is None:
+                continue
+            open_request.batches.discard(batch)
+            open_request.unanswered -= each.count
+            met = self._now_us <= open_request.request.deadline_us
+            in_time &= met
+            if open_request.unanswered == 0:
+                del self._requests[each.request]
+                effects.append(CompleteRequest(each.request, met))
+        queue = self._queues[flight.model]
+        queue.batching.observe(flight.size, self._now_us - flight.launched_us, in_time)
+        self._dispatch(queue, effects)
+
+    def _fail_batch(self, event: BatchFailed, effects: list[Effect]) -> None:
+        flight = self._flights.pop(event.batch, None)
+        if flight is None:
+            return
+        flight.release()
+        if event.retriable:
+            self._rebook(flight, event.detail, effects)
+        else:
+            reason = DropReason.DEADLINE if event.too_late else DropReason.FAILED
+            self._end_all(flight, reason, event.detail, effects)
+        self._dispatch(self._queues[flight.model], effects)
+
+    def _rebook(self, flight: Flight, detail: str, effects: list[Effect]) -> None:
+        """Queue the samples of a lost flight again, or end requests that lost too many."""
+        waiting = self._queues[flight.model].waiting
+        for open_request in owed(self._requests, flight):
+            open_request.batches.discard(flight.batch)
+            open_request.rebooked += 1
+            if open_request.rebooked > self._limits.rebookings:
+                self._end(open_request.request.id, DropReason.UNAVAILABLE, detail, effects)
+        for each in flight.slices:
+            if each.request in self._requests:
+                waiting.push(self._requests[each.request].request, each.first, each.count)
+
+    def _end_all(
+        self, flight: Flight, reason: DropReason, detail: str, effects: list[Effect]
+    ) -> None:
+        for open_request in owed(self._requests, flight):
+            open_request.batches.discard(flight.batch)
+            self._end(open_request.request.id, reason, detail, effects)
+
+    # Instances and plans
+
+    def _join(self, event: InstanceJoined, effects: list[Effect]) -> None:
+        queue = self._queues.get(event.model)
+        if queue is None or event.pool not in queue.pools:
+            return
+        if event.instance in self._instances:
+            self._lose(event.instance, effects)
+        card = self._cards.setdefault(event.server, NetworkCard())
+        instance = Instance(event.instance, event.model, event.pool, event.server, card)
+        self._instances[event.instance] = instance
+        queue.pools[event.pool].instances[event.instance] = instance
+        self._dispatch(queue, effects)
+
+    def _lose(self, instance_id: InstanceId, effects: list[Effect]) -> None:
+        instance = self._instances.pop(instance_id, None)
+        if instance is None:
+            return
+        queue = self._queues[instance.model]
+        pool = queue.pools.get(instance.pool)
+        if pool is not None:
+            pool.instances.pop(instance_id, None)
+        self._abort(
+            (each for each in list(self._flights.values()) if instance_id in each.pending_instances()),
+            f"instance {instance_id} was lost",
+            effects,
+        )
+        self._dispatch(queue, effects)
+
+    def _abort(self, flights: Iterable[Flight], detail: str, effects: list[Effect]) -> None:
+        for flight in flights:
+            del self._flights[flight.batch]
+            flight.release()
+            rest = tuple(each for each in flight.pending_instances() if each in self._instances)
+            effects.append(CancelBatch(flight.batch, rest))
+            self._rebook(flight, detail, effects)
+
+    def _apply(self, plan: Plan, effects: list[Effect]) -> None:
+        """Serve by this plan. Instances of the old one are forgotten; they join anew."""
+        for queue in self._queues.values():
+            self._abort(
+                [each for each in self._flights.values() if each.model == queue.plan.model],
+                "the plan was replaced",
+                effects,
+            )
+        old = self._queues
+        self._instances.clear()
+        self._cards.clear()
+        self._hop_us = plan.hop_overhead_us
+        self._queues = {}
+        for model in plan.models:
+            pools, pipelines = live_pipelines(model)
+            kept = old.pop(model.model, None)
+            self._queues[model.model] = ServedQueue(
+                plan=model,
+                pools=pools,
+                pipelines=pipelines,
+                waiting=kept.waiting if kept else WaitingQueue(),
+                batching=self._new_batching(),
+                routing=self._new_routing(),
+            )
+        for request_id, each in list(self._requests.items()):
+            if each.request.model in old:
+                del self._requests[request_id]
+                detail = "the model left the plan"
+                effects.append(DropRequest(request_id, DropReason.UNAVAILABLE, detail))
+        for queue in self._queues.values():
+            self._dispatch(queue, effects)
+
+    # Time
+
+    def _wake(self, effects: list[Effect]) -> None:
+        self._armed_us = None
+        while self._give_ups and self._give_ups[0][0] <= self._now_us:
+            _, batch = heapq.heappop(self._give_ups)
+            if batch in self._flights:
+                flight = self._flights.pop(batch)
+                flight.release()
+                effects.append(CancelBatch(batch, flight.pending_instances()))
+                detail = f"nothing was heard of batch {batch}"
+                self._end_all(flight, DropReason.DEADLINE, detail, effects)
+        for queue in self._queues.values():
+            if queue.wake_us is not None and queue.wake_us <= self._now_us:
+                self._dispatch(queue, effects)
+
+    def _arm(self, effects: list[Effect]) -> None:
+        """Ask for the next wake-up, unless that very one is armed already."""
+        while self._give_ups and self._give_ups[0][1] not in self._flights:
+            heapq.heappop(self._give_ups)
+        wakes = [each.wake_us for each in self._queues.values() if each.wake_us is not None]
+        if self._give_ups:
+            wakes.append(self._give_ups[0][0])
+        if not wakes:
+            return
+        at_us = max(min(wakes), self._now_us + 1)
+        if at_us != self._armed_us:
+            self._armed_us = at_us
+            effects.append(WakeAt(at_us))
+
+
+def _unknown_model(request: Request) -> DropRequest:
+    return DropRequest(
+        request.id, DropReason.UNAVAILABLE, f"model {request.model!r} is not in the plan"
+    )

@@ -1,0 +1,97 @@
+"""The ports policies plug into, and the values they answer with.
+
+A policy sees an `Outlook` and decides; it cannot reach the dispatcher, so it cannot book, send
+or drop. Policies are chosen by name in `penstock.policies`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from penstock.domain.requests import DropReason, Request
+from penstock.domain.units import Micros
+from penstock.scheduling.offers import Offer
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Book this offer and send its batch now.
+
+    Attributes:
+        only_in_time: leave samples in the queue whose deadline the offer misses. Only a lower
+            priority can have an earlier deadline than the head.
+    """
+
+    offer: Offer
+    only_in_time: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Look again at that instant, or at the next event if None."""
+
+    until_us: Micros | None
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """End the request at the head of the queue."""
+
+    reason: DropReason
+    detail: str
+
+
+Decision: TypeAlias = Launch | Wait | Drop
+
+
+class Outlook(Protocol):
+    """What a policy sees. Asking changes nothing."""
+
+    @property
+    def now_us(self) -> Micros:
+        """The instant of the decision."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """Samples in the queue, at least 1."""
+        ...
+
+    @property
+    def head(self) -> Request:
+        """The request that must be served first; its deadline binds the batch."""
+        ...
+
+    def offers(self) -> Sequence[Offer]:
+        """Return each pipeline's offer for its planned batch, best first; at least one."""
+        ...
+
+    def resize(self, offer: Offer, size: int) -> Offer:
+        """Return the same pipeline's offer for another batch size, 1 to its planned one."""
+        ...
+
+
+class BatchingPolicy(Protocol):
+    """When to launch how large a batch."""
+
+    def decide(self, outlook: Outlook) -> Decision:
+        """Decide for the head of a queue that is not empty.
+
+        The dispatcher acts on the answer and asks again until it is `Wait` or the queue is
+        empty. `Wait.until_us` must lie after `outlook.now_us`.
+        """
+        ...
+
+    def observe(self, batch: int, latency_us: Micros, met_deadline: bool) -> None:
+        """Learn from a finished batch."""
+        ...
+
+
+class RoutingPolicy(Protocol):
+    """In which order a model's pipelines are considered."""
+
+    def rank(self, offers: Sequence[Offer]) -> Sequence[Offer]:
+        """Return the offers, best first."""
+        ...

@@ -1,0 +1,87 @@
+"""The bookings of one instance or one direction of a network card, keyed by batch.
+
+Keyed, because a finish that comes early or late must correct its own booking and no other: a
+single "busy until" would free the next batch's booking with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Generic, NamedTuple, TypeVar
+
+from penstock.domain.errors import InvariantViolation
+from penstock.domain.units import Micros
+
+K = TypeVar("K", bound=Hashable)
+
+
+class Booking(NamedTuple):
+    """A half-open interval [start_us, end_us)."""
+
+    start_us: Micros
+    end_us: Micros
+
+
+class Timeline(Generic[K]):
+    """Bookings in order of time.
+
+    Invariant: booked intervals do not overlap; each starts at or after the end of the one before.
+    """
+
+    __slots__ = ("_bookings", "_busy_until_us")
+
+    def __init__(self) -> None:
+        self._bookings: dict[K, Booking] = {}
+        self._busy_until_us: Micros = 0
+
+    def free_at(self, now_us: Micros) -> Micros:
+        """Return the first instant from `now_us` on at which all bookings are done.
+
+        A booking cannot have begun before the last finish reported here, and one whose end has
+        passed without a report is still running; either pushes back what follows. The bookings
+        themselves stay as they were made.
+        """
+        cursor = self._busy_until_us
+        first = True
+        for start_us, end_us in self._bookings.values():
+            cursor = max(cursor, start_us) + end_us - start_us
+            if first:
+                cursor = max(cursor, now_us)
+                first = False
+        return max(cursor, now_us)
+
+    def book(self, key: K, start_us: Micros, end_us: Micros) -> None:
+        """Book one interval after all others.
+
+        Leaves every other booking untouched.
+
+        Raises:
+            InvariantViolation: the interval overlaps another booking, is reversed, or the
+                batch has a booking here already.
+        """
+        last = next(reversed(self._bookings.values()), None)
+        if key in self._bookings or end_us < start_us or (last and start_us < last.end_us):
+            raise InvariantViolation(
+                f"{key} cannot be booked on [{start_us}, {end_us}): last booking is {last}"
+            )
+        self._bookings[key] = Booking(start_us, end_us)
+
+    def finish(self, key: K, at_us: Micros) -> None:
+        """Forget this batch's booking: it was being worked on until `at_us`."""
+        if self._bookings.pop(key, None) is not None:
+            self._busy_until_us = at_us
+
+    def release(self, key: K) -> None:
+        """Forget this batch's booking, if it has one; leaves every other untouched."""
+        self._bookings.pop(key, None)
+
+    def expire(self, now_us: Micros) -> None:
+        """Forget bookings that have ended: for resources that nobody reports on."""
+        for key, booking in list(self._bookings.items()):
+            if booking.end_us > now_us:
+                return
+            del self._bookings[key]
+
+    def bookings(self) -> dict[K, Booking]:
+        """Return a copy of the bookings, in order of time."""
+        return dict(self._bookings)

@@ -1,0 +1,89 @@
+"""Requests that wait for a batch: earliest deadline first, cut into slices when they leave."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field
+
+from penstock.domain.ids import RequestId
+from penstock.domain.requests import Request, Slice
+from penstock.domain.units import Micros
+
+
+@dataclass(slots=True, order=True)
+class _Piece:
+    """Samples of one request that still wait. Ordered by priority, deadline, arrival, id."""
+
+    rank: tuple[int, Micros, Micros, int]
+    first: int
+    count: int = field(compare=False)
+    request: Request = field(compare=False)
+
+
+class WaitingQueue:
+    """Waiting samples of one model.
+
+    Order: priority (1 first, 0 last), then deadline, arrival, id. Cancelled requests are
+    skipped when they come to the front.
+
+    Invariant: `samples` is the number of samples of live pieces.
+    """
+
+    def __init__(self) -> None:
+        self._heap: list[_Piece] = []
+        self._live: dict[RequestId, int] = {}
+        self.samples = 0
+
+    def __len__(self) -> int:
+        """Return the number of requests with waiting samples."""
+        return len(self._live)
+
+    def push(self, request: Request, first: int, count: int) -> None:
+        """Add samples [first, first + count) of a request."""
+        priority = request.priority if request.priority > 0 else _LAST_PRIORITY
+        rank = (priority, request.deadline_us, request.arrival_us, request.id)
+        heapq.heappush(self._heap, _Piece(rank, first, count, request))
+        self._live[request.id] = self._live.get(request.id, 0) + count
+        self.samples += count
+
+    def head(self) -> Request | None:
+        """Return the request at the front, or None; changes nothing that shows."""
+        while self._heap and self._heap[0].request.id not in self._live:
+            heapq.heappop(self._heap)
+        return self._heap[0].request if self._heap else None
+
+    def remove(self, request: RequestId) -> None:
+        """Forget all waiting samples of a request."""
+        self.samples -= self._live.pop(request, 0)
+
+    def waiting(self, request: RequestId) -> int:
+        """Return how many samples of a request wait."""
+        return self._live.get(request, 0)
+
+    def take(self, count: int) -> list[Slice]:
+        """Remove up to `count` samples from the front; a request may be cut."""
+        slices: list[Slice] = []
+        while count > 0 and self.head() is not None:
+            piece = self._heap[0]
+            taken = min(count, piece.count)
+            slices.append(Slice(piece.request.id, piece.first, taken))
+            self._shrink(piece, taken)
+            count -= taken
+        return slices
+
+    def _shrink(self, piece: _Piece, taken: int) -> None:
+        identity = piece.request.id
+        if taken == piece.count:
+            heapq.heappop(self._heap)
+        else:
+            # `first` takes part in the heap order only among pieces of one request: growing
+            # the smallest of them may put it behind its sisters, so it is pushed anew.
+            rest = _Piece(piece.rank, piece.first + taken, piece.count - taken, piece.request)
+            heapq.heapreplace(self._heap, rest)
+        self.samples -= taken
+        self._live[identity] -= taken
+        if self._live[identity] == 0:
+            del self._live[identity]
+
+
+_LAST_PRIORITY = 1 << 62

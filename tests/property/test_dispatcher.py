@@ -1,0 +1,247 @@
+"""The dispatcher under random events: validated after each one."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from penstock.domain.requests import DropReason
+from penstock.policies import BATCHING, ROUTING
+from penstock.scheduling.dispatcher import Dispatcher, DispatcherLimits
+from penstock.scheduling.effects import (
+    CancelBatch,
+    CompleteRequest,
+    DropRequest,
+    Effect,
+    RunBatch,
+    WakeAt,
+)
+from penstock.scheduling.events import (
+    BatchFailed,
+    BatchFinished,
+    Event,
+    InstanceJoined,
+    InstanceLost,
+    PlanApplied,
+    RequestArrived,
+    RequestCancelled,
+    StageFinished,
+    WakeUp,
+)
+from penstock.scheduling.invariants import validate
+from tests.support.builders import a_model_plan, a_plan, a_pool, a_request, all_joined
+
+
+class DispatcherMachine(RuleBasedStateMachine):
+    """A world that knows nothing but the dispatcher's effects, and answers as it likes."""
+
+    batching = "reservation"
+    routing = "least-queueing"
+
+    @initialize(
+        batch=st.integers(1, 4),
+        pools=st.lists(st.integers(1, 3), min_size=1, max_size=3),
+        pipelines=st.integers(1, 2),
+        transfer_us=st.sampled_from([0, 700]),
+        servers=st.sampled_from([0, 2]),
+        hop_us=st.sampled_from([0, 500]),
+        build_us=st.sampled_from([0, 4_000]),
+    )
+    def start(self, batch, pools, pipelines, transfer_us, servers, hop_us, build_us):
+        latencies = [8_000 + 2_000 * size for size in range(batch)]
+        routes = [
+            [
+                a_pool(
+                    f"{line}.{stage}",
+                    position=stage,
+                    blocks=(stage, stage + 1),
+                    latencies_us=latencies,
+                    instances=count,
+                    share=Fraction(1),
+                )
+                for stage, count in enumerate(pools)
+            ]
+            for line in range(pipelines)
+        ]
+        model = a_model_plan(*routes, transfer_us=transfer_us, batch_build_us=build_us)
+        self.plan = a_plan(model, hop_us=hop_us)
+        self.dispatcher = Dispatcher(
+            BATCHING[self.batching], ROUTING[self.routing], DispatcherLimits(queue_samples=24)
+        )
+        self.now_us = 0
+        self.number = 0
+        self.open = {}
+        self.ended = {}
+        self.flying = {}
+        self.wake_us = None
+        self.gone = []
+        self.up = {}
+        self.feed(PlanApplied(self.plan))
+        for joined in all_joined(self.plan, servers=servers):
+            self.up[joined.instance] = joined
+            self.feed(joined)
+
+    def feed(self, event: Event) -> None:
+        for effect in self.dispatcher.handle(self.now_us, event):
+            self.take(effect)
+
+    def take(self, effect: Effect) -> None:
+        match effect:
+            case RunBatch():
+                self.take_batch(effect)
+            case CompleteRequest(request, met):
+                known = self.open.pop(request)
+                assert met == (self.now_us <= known.deadline_us)
+                self.end(request, "completed")
+            case DropRequest(request, reason):
+                if reason is not DropReason.SHED or request in self.open:
+                    self.open.pop(request, None)
+                self.end(request, reason)
+            case CancelBatch(batch, instances):
+                assert set(instances) <= set(self.up)
+                self.flying.pop(batch, None)
+            case WakeAt(at_us):
+                assert at_us > self.now_us
+                self.wake_us = at_us
+
+    def take_batch(self, effect: RunBatch) -> None:
+        samples = sum(each.count for each in effect.slices)
+        assert 1 <= samples <= self.plan.models[0].pools[0].batch
+        ends = [hop.end_us for hop in effect.route]
+        starts = [hop.start_us for hop in effect.route]
+        assert starts[0] >= self.now_us
+        assert all(later >= earlier for earlier, later in zip(ends, starts[1:], strict=False))
+        assert {hop.instance for hop in effect.route} <= set(self.up)
+        for each in effect.slices:
+            request = self.open[each.request]
+            assert 0 <= each.first < each.first + each.count <= request.samples
+            if self.batching == "reservation":
+                assert effect.completion_us <= request.deadline_us
+        assert effect.batch not in self.flying
+        self.flying[effect.batch] = effect
+
+    def end(self, request, how) -> None:
+        assert request not in self.ended, "a request ended twice"
+        self.ended[request] = how
+
+    @rule(samples=st.integers(1, 9), slo_us=st.sampled_from([0, 15_000, 60_000, 200_000]),
+          priority=st.sampled_from([0, 0, 1, 2]), count=st.integers(1, 6))
+    def arrive(self, samples, slo_us, priority, count):
+        for _ in range(count):
+            request = a_request(
+                self.number,
+                arrival_us=self.now_us,
+                slo_us=slo_us,
+                samples=samples,
+                priority=priority,
+            )
+            self.number += 1
+            self.open[request.id] = request
+            self.feed(RequestArrived(request))
+
+    @rule(delta_us=st.integers(1, 30_000))
+    def let_time_pass(self, delta_us):
+        target_us = self.now_us + delta_us
+        while self.wake_us is not None and self.wake_us <= target_us:
+            self.now_us = self.wake_us
+            self.wake_us = None
+            self.feed(WakeUp())
+        self.now_us = target_us
+
+    @precondition(lambda self: self.flying)
+    @rule(data=st.data())
+    def report_stage(self, data):
+        batch = data.draw(st.sampled_from(sorted(self.flying)))
+        stage = data.draw(st.integers(0, len(self.flying[batch].route) - 1))
+        self.feed(StageFinished(batch=batch, stage=stage, compute_us=10_000))
+
+    @precondition(lambda self: self.flying)
+    @rule(data=st.data())
+    def finish(self, data):
+        batch = data.draw(st.sampled_from(sorted(self.flying)))
+        del self.flying[batch]
+        self.feed(BatchFinished(batch))
+        self.feed(BatchFinished(batch))  # an answer that comes twice changes nothing
+
+    @precondition(lambda self: self.flying)
+    @rule(data=st.data(), too_late=st.booleans(), retriable=st.booleans())
+    def fail(self, data, too_late, retriable):
+        batch = data.draw(st.sampled_from(sorted(self.flying)))
+        del self.flying[batch]
+        self.feed(
+            BatchFailed(batch=batch, detail="boom", too_late=too_late, retriable=retriable)
+        )
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def cancel(self, data):
+        request = data.draw(st.sampled_from(sorted(self.open)))
+        self.feed(RequestCancelled(request))
+        assert self.ended[request] is DropReason.CANCELLED
+        self.feed(RequestCancelled(request))
+
+    @precondition(lambda self: self.up)
+    @rule(data=st.data())
+    def lose(self, data):
+        instance = data.draw(st.sampled_from(sorted(self.up)))
+        self.gone.append(self.up.pop(instance))
+        for batch, run in list(self.flying.items()):
+            if any(hop.instance == instance for hop in run.route):
+                self.maybe_lost = batch
+        self.feed(InstanceLost(instance))
+
+    @precondition(lambda self: self.gone)
+    @rule()
+    def rejoin(self):
+        joined: InstanceJoined = self.gone.pop()
+        self.up[joined.instance] = joined
+        self.feed(joined)
+
+    @rule()
+    def wake_too_often(self):
+        self.feed(WakeUp())
+
+    @rule()
+    def apply_again(self):
+        self.feed(PlanApplied(self.plan))
+        for joined in self.up.values():
+            self.feed(joined)
+
+    @invariant()
+    def holds_together(self):
+        if hasattr(self, "dispatcher"):
+            validate(self.dispatcher)
+            assert self.dispatcher.open_requests == len(self.open)
+
+    def teardown(self):
+        """Everything that is open ends once time has passed, whatever was lost."""
+        if not hasattr(self, "dispatcher"):
+            return
+        for _ in range(10_000):
+            if self.wake_us is None:
+                break
+            self.now_us = max(self.now_us, self.wake_us)
+            self.wake_us = None
+            self.feed(WakeUp())
+        assert not self.open
+        assert len(self.ended) == self.number
+
+
+@pytest.mark.parametrize("routing", sorted(ROUTING))
+@pytest.mark.parametrize("batching", sorted(BATCHING))
+def test_dispatcher_holds_together(batching: str, routing: str) -> None:
+    machine = type("Machine", (DispatcherMachine,), {"batching": batching, "routing": routing})
+    run_state_machine_as_test(
+        machine, settings=settings(max_examples=60, stateful_step_count=40, deadline=None)
+    )
