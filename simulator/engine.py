@@ -1,0 +1,35 @@
+"""A heap of future actions and the present instant; nothing else."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+
+from penstock.domain.errors import InvariantViolation
+from penstock.domain.units import Micros
+
+
+class Engine:
+    """Runs actions in order of (time, order of scheduling)."""
+
+    def __init__(self) -> None:
+        self.now_us: Micros = 0
+        self._heap: list[tuple[Micros, int, Callable[[], None]]] = []
+        self._scheduled = 0
+
+    def at(self, at_us: Micros, action: Callable[[], None]) -> None:
+        """Schedule an action.
+
+        Raises:
+            InvariantViolation: the instant has passed.
+        """
+        if at_us < self.now_us:
+            raise InvariantViolation(f"scheduled for {at_us}, it is {self.now_us}")
+        heapq.heappush(self._heap, (at_us, self._scheduled, action))
+        self._scheduled += 1
+
+    def run(self) -> None:
+        """Run until nothing is scheduled."""
+        while self._heap:
+            self.now_us, _, action = heapq.heappop(self._heap)
+            action()

@@ -1,0 +1,291 @@
+"""The dispatcher's behaviour, one event at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from penstock.domain.errors import InvariantViolation
+from penstock.domain.ids import BatchId, InstanceId, ModelName, RequestId
+from penstock.domain.plan import Plan
+from penstock.domain.requests import DropReason, Slice
+from penstock.policies.batching.reservation import ReservationPolicy
+from penstock.policies.routing.least_queueing import LeastQueueing
+from penstock.scheduling.dispatcher import Dispatcher, DispatcherLimits
+from penstock.scheduling.effects import (
+    CancelBatch,
+    CompleteRequest,
+    DropRequest,
+    Effect,
+    RunBatch,
+    WakeAt,
+)
+from penstock.scheduling.events import (
+    BatchFailed,
+    BatchFinished,
+    Event,
+    InstanceJoined,
+    InstanceLost,
+    PlanApplied,
+    RequestArrived,
+    RequestCancelled,
+    StageFinished,
+    WakeUp,
+)
+from penstock.scheduling.invariants import validate
+from tests.support.builders import a_model_plan, a_plan, a_pool, a_request, all_joined
+
+LATENCIES_US = (10_000, 12_000, 14_000, 16_000)
+
+
+def eager() -> ReservationPolicy:
+    return ReservationPolicy(safety=0.0, bind_lead_us=0)
+
+
+class Bench:
+    """A dispatcher with a plan and ready instances, validated after every event."""
+
+    def __init__(self, plan: Plan | None = None, limits: DispatcherLimits | None = None) -> None:
+        self.plan = plan or a_plan(a_model_plan([a_pool(latencies_us=LATENCIES_US)]))
+        self.dispatcher = Dispatcher(eager, LeastQueueing, limits)
+        self.feed(0, PlanApplied(self.plan))
+        for joined in all_joined(self.plan):
+            self.feed(0, joined)
+
+    def feed(self, now_us: int, event: Event) -> list[Effect]:
+        effects = self.dispatcher.handle(now_us, event)
+        validate(self.dispatcher)
+        return effects
+
+    def arrive(self, now_us: int, number: int, **kwargs: int) -> list[Effect]:
+        return self.feed(now_us, RequestArrived(a_request(number, arrival_us=now_us, **kwargs)))
+
+
+def runs(effects: Sequence[Effect]) -> list[RunBatch]:
+    return [each for each in effects if isinstance(each, RunBatch)]
+
+
+def drops(effects: Sequence[Effect]) -> list[tuple[int, DropReason]]:
+    return [(each.request, each.reason) for each in effects if isinstance(each, DropRequest)]
+
+
+def test_an_idle_fleet_runs_a_request_at_once_and_completes_it_once() -> None:
+    bench = Bench()
+    (run,) = runs(bench.arrive(0, 0))
+    assert run.slices == (Slice(RequestId(0), 0, 1),)
+    assert run.completion_us == 10_000
+    bench.feed(9_000, StageFinished(batch=run.batch, stage=0, compute_us=9_000))
+    assert bench.feed(9_500, BatchFinished(run.batch)) == [CompleteRequest(RequestId(0), True)]
+    assert CompleteRequest not in map(type, bench.feed(9_600, BatchFinished(run.batch)))
+
+
+def test_a_batch_stays_open_while_its_first_instance_is_busy() -> None:
+    bench = Bench()
+    bench.arrive(0, 0)
+    assert runs(bench.arrive(1_000, 1)) == []
+    assert runs(bench.arrive(2_000, 2)) == []
+    effects = bench.feed(10_000, StageFinished(batch=BatchId(0), stage=0, compute_us=10_000))
+    (run,) = runs(effects)
+    assert [each.request for each in run.slices] == [1, 2]
+
+
+def test_the_wake_up_binds_the_batch_when_no_report_comes() -> None:
+    bench = Bench()
+    bench.arrive(0, 0)
+    effects = bench.arrive(1_000, 1)
+    assert WakeAt(10_000) in effects
+    assert runs(bench.feed(10_000, WakeUp()))
+
+
+def test_a_large_request_is_split_and_completes_with_its_last_slice() -> None:
+    plan = a_plan(a_model_plan([a_pool(latencies_us=LATENCIES_US, instances=2)]))
+    bench = Bench(plan)
+    first, second = runs(bench.arrive(0, 0, samples=6))
+    assert [each.slices[0].count for each in (first, second)] == [4, 2]
+    assert CompleteRequest not in map(type, bench.feed(16_000, BatchFinished(first.batch)))
+    effects = bench.feed(16_500, BatchFinished(second.batch))
+    assert effects == [CompleteRequest(RequestId(0), True)]
+
+
+def test_a_request_that_cannot_be_met_is_refused_at_once() -> None:
+    bench = Bench()
+    assert drops(bench.arrive(0, 0, slo_us=9_999)) == [(0, DropReason.DEADLINE)]
+
+
+def test_a_smaller_batch_is_chosen_when_the_planned_one_would_be_late() -> None:
+    bench = Bench()
+    bench.arrive(0, 0)
+    for number in range(1, 5):
+        bench.arrive(0, number, slo_us=25_000)
+    effects = bench.feed(10_000, StageFinished(batch=BatchId(0), stage=0, compute_us=10_000))
+    (run,) = runs(effects)
+    assert len(run.slices) == 3  # 14 ms fit into the 15 ms left, 16 ms do not
+
+
+def test_a_head_that_only_a_poor_batch_could_save_is_dropped_for_those_behind() -> None:
+    bench = Bench()
+    bench.arrive(0, 0)
+    assert drops(bench.arrive(0, 1, slo_us=23_000)) == []  # two would be done at 22 ms
+    assert drops(bench.arrive(0, 2, slo_us=60_000)) == []
+    # Now three wait; a batch of three would be done at 24 ms.
+    assert drops(bench.arrive(0, 3, slo_us=60_000)) == [(1, DropReason.DEADLINE)]
+
+
+def test_requests_are_held_for_the_planned_time_and_no_longer() -> None:
+    plan = a_plan(a_model_plan([a_pool(latencies_us=LATENCIES_US)], batch_build_us=5_000))
+    bench = Bench(plan)
+    assert bench.arrive(0, 0)[-1] == WakeAt(5_000)
+    assert runs(bench.arrive(2_000, 1)) == []
+    (run,) = runs(bench.feed(5_000, WakeUp()))
+    assert len(run.slices) == 2
+
+
+def test_holding_never_makes_the_head_late() -> None:
+    plan = a_plan(a_model_plan([a_pool(latencies_us=LATENCIES_US)], batch_build_us=50_000))
+    bench = Bench(plan)
+    assert bench.arrive(0, 0, slo_us=15_000)[-1] == WakeAt(3_000)  # two would take 12 ms
+    assert runs(bench.feed(3_000, WakeUp()))
+
+
+def test_the_queue_bound_sheds() -> None:
+    bench = Bench(limits=DispatcherLimits(queue_samples=2))
+    bench.arrive(0, 0)
+    bench.arrive(0, 1, samples=2)
+    assert drops(bench.arrive(0, 2)) == [(2, DropReason.SHED)]
+
+
+def test_without_an_instance_a_request_is_refused_as_unavailable() -> None:
+    bench = Bench()
+    bench.feed(0, InstanceLost(InstanceId("p0/0")))
+    effects = bench.arrive(0, 0)
+    assert drops(effects) == [(0, DropReason.UNAVAILABLE)]
+    assert "p0" in effects[0].detail  # type: ignore[union-attr]
+
+
+def test_an_unknown_model_is_refused() -> None:
+    bench = Bench()
+    request = a_request(0, model=ModelName("other"))
+    assert drops(bench.feed(0, RequestArrived(request))) == [(0, DropReason.UNAVAILABLE)]
+
+
+def test_a_lost_instance_s_batches_are_booked_again_on_another() -> None:
+    plan = a_plan(a_model_plan([a_pool(latencies_us=LATENCIES_US, instances=2)]))
+    bench = Bench(plan)
+    (run,) = runs(bench.arrive(0, 0))
+    effects = bench.feed(4_000, InstanceLost(run.route[0].instance))
+    (again,) = runs(effects)
+    assert again.batch != run.batch
+    assert again.route[0].instance != run.route[0].instance
+    assert CancelBatch(run.batch, ()) in effects
+    assert bench.feed(5_000, BatchFinished(run.batch)) == []  # an answer from the grave
+    assert bench.feed(14_000, BatchFinished(again.batch)) == [CompleteRequest(RequestId(0), True)]
+
+
+def test_a_lost_request_that_cannot_be_saved_is_unavailable_not_late() -> None:
+    bench = Bench()
+    bench.arrive(0, 0)
+    bench.feed(4_000, InstanceLost(InstanceId("p0/0")))
+    assert bench.dispatcher.open_requests == 1
+    assert drops(bench.feed(100_000, WakeUp())) == [(0, DropReason.UNAVAILABLE)]
+
+
+def test_a_request_waits_for_an_instance_that_comes_back_in_time() -> None:
+    bench = Bench()
+    bench.arrive(0, 0)
+    bench.feed(4_000, InstanceLost(InstanceId("p0/0")))
+    assert runs(bench.feed(50_000, all_joined(bench.plan)[0]))
+
+
+def test_a_fault_of_the_data_fails_the_requests_and_is_not_tried_again() -> None:
+    bench = Bench()
+    bench.arrive(0, 0)
+    effects = bench.feed(5_000, BatchFailed(batch=BatchId(0), detail="bad weights"))
+    assert effects == [DropRequest(RequestId(0), DropReason.FAILED, "bad weights")]
+
+
+def test_losing_batches_again_and_again_ends() -> None:
+    plan = a_plan(a_model_plan([a_pool(latencies_us=LATENCIES_US)], slo_us=10_000_000))
+    bench = Bench(plan, DispatcherLimits(rebookings=2))
+    bench.arrive(0, 0, slo_us=10_000_000)
+    for number in range(2):
+        failed = BatchFailed(batch=BatchId(number), detail="reset", retriable=True)
+        assert runs(bench.feed(number, failed))
+    failed = BatchFailed(batch=BatchId(2), detail="reset", retriable=True)
+    assert drops(bench.feed(3, failed)) == [(0, DropReason.UNAVAILABLE)]
+
+
+def test_a_cancelled_request_leaves_the_queue_and_its_batch() -> None:
+    bench = Bench()
+    bench.arrive(0, 0)
+    bench.arrive(0, 1)
+    assert drops(bench.feed(1, RequestCancelled(RequestId(1)))) == [(1, DropReason.CANCELLED)]
+    effects = bench.feed(2, RequestCancelled(RequestId(0)))
+    assert CancelBatch(BatchId(0), (InstanceId("p0/0"),)) in effects
+    assert bench.dispatcher.open_requests == 0
+
+
+def test_a_silent_batch_is_given_up() -> None:
+    bench = Bench(limits=DispatcherLimits(stall_us=1_000_000))
+    bench.arrive(0, 0)
+    effects = bench.feed(1_100_000, WakeUp())
+    assert drops(effects) == [(0, DropReason.DEADLINE)]
+    assert runs(bench.arrive(1_200_000, 1))
+
+
+def test_a_late_answer_is_still_given_and_counted_as_missed() -> None:
+    bench = Bench()
+    bench.arrive(0, 0, slo_us=11_000)
+    effects = bench.feed(12_000, BatchFinished(BatchId(0)))
+    assert effects == [CompleteRequest(RequestId(0), False)]
+
+
+def test_pipelines_share_the_load() -> None:
+    fast = a_pool("fast", latencies_us=(10_000,))
+    slow = a_pool("slow", gpu_class="slow", latencies_us=(30_000,))
+    bench = Bench(a_plan(a_model_plan([fast], [slow])))
+    (first,) = runs(bench.arrive(0, 0))
+    (second,) = runs(bench.arrive(0, 1))
+    assert {first.route[0].instance, second.route[0].instance} == {"fast/0", "slow/0"}
+
+
+def test_a_pipeline_too_slow_for_the_deadline_is_left_alone() -> None:
+    fast = a_pool("fast", latencies_us=(10_000,))
+    slow = a_pool("slow", gpu_class="slow", latencies_us=(30_000,))
+    bench = Bench(a_plan(a_model_plan([fast], [slow])))
+    bench.arrive(0, 0, slo_us=25_000)
+    assert runs(bench.arrive(0, 1, slo_us=25_000)) == []  # waits for the fast one
+    assert bench.dispatcher.open_requests == 2
+
+
+def test_a_plan_that_drops_a_model_ends_its_requests() -> None:
+    bench = Bench()
+    bench.arrive(0, 0)
+    other = a_plan(a_model_plan([a_pool()], model=ModelName("other")))
+    assert (0, DropReason.UNAVAILABLE) in drops(bench.feed(1, PlanApplied(other)))
+
+
+def test_a_replaced_plan_keeps_requests_and_books_them_anew() -> None:
+    bench = Bench()
+    bench.arrive(0, 0)
+    bench.feed(1, PlanApplied(bench.plan))
+    (run,) = runs(bench.feed(2, all_joined(bench.plan)[0]))
+    assert run.batch == BatchId(1)
+
+
+def test_an_instance_of_an_unknown_pool_is_ignored() -> None:
+    bench = Bench()
+    stranger = InstanceJoined(
+        instance=InstanceId("x/0"),
+        model=ModelName("m"),
+        pool=a_pool("nowhere").id,
+        server=all_joined(bench.plan)[0].server,
+    )
+    assert bench.feed(0, stranger) == []
+
+
+def test_time_cannot_go_back() -> None:
+    bench = Bench()
+    bench.arrive(10, 0)
+    with pytest.raises(InvariantViolation, match="time went back"):
+        bench.dispatcher.handle(9, WakeUp())
