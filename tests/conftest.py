@@ -1,0 +1,13 @@
+"""What holds for every test: Hypothesis repeats itself, so that a red build stays red."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("long", settings.get_profile("ci"), derandomize=False, max_examples=2000)
+settings.load_profile(os.environ.get("PENSTOCK_HYPOTHESIS_PROFILE", "ci"))
