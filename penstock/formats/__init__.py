@@ -1,0 +1,1 @@
+"""Files: text to domain values and back. Rooms open the paths."""
