@@ -1,0 +1,87 @@
+"""The life of a frontend process: read the files, start, wait for a signal, drain.
+
+Knows nothing of arguments or of how things are told to a person.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from frontend.backend import BackendFactory
+from frontend.repository import read_catalogue
+from frontend.server import Addresses, Frontend, Log
+from frontend.settings import Settings
+from penstock.domain.plan import Plan
+from penstock.domain.units import Micros
+from penstock.formats.plans import read_plan
+from penstock.rpc.shutdown import StopSignals
+from penstock.scheduling.effects import Effect
+from penstock.scheduling.events import Event
+
+
+class Listener(Protocol):
+    """Is told what happens to the process."""
+
+    def listening(self, addresses: Addresses) -> None:
+        """All doors are open."""
+        ...
+
+    def readiness(self, ready: bool) -> None:
+        """All models became ready, or one ceased to be."""
+        ...
+
+    def draining(self) -> None:
+        """A signal asked for the end."""
+        ...
+
+    def stopped(self, unanswered: int) -> None:
+        """The end, with so many accepted requests left without an answer."""
+        ...
+
+
+async def serve(settings: Settings, connect: BackendFactory, listener: Listener) -> int:
+    """Run a frontend until a signal ends it.
+
+    Returns:
+        How many accepted requests were left without an answer.
+
+    Raises:
+        PenstockError: a file is wrong or an address is taken.
+    """
+    plan = _read_plan(settings.plan)
+    catalogue = read_catalogue(plan, settings.repository)
+    with StopSignals() as signals, _run_log(settings.run_log) as log:
+        frontend = Frontend(settings, plan, catalogue, connect, log)
+        listener.listening(await frontend.start())
+        async with asyncio.TaskGroup() as tasks:
+            readiness = tasks.create_task(frontend.watch_readiness(listener.readiness))
+            await signals.asked.wait()
+            readiness.cancel()
+            listener.draining()
+            unanswered = await frontend.drain(signals.insisted)
+    listener.stopped(unanswered)
+    return unanswered
+
+
+def _read_plan(path: Path) -> Plan:
+    return read_plan(path.read_text(encoding="utf-8"), str(path))
+
+
+@contextmanager
+def _run_log(path: Path | None) -> Iterator[Log | None]:
+    """Open the run log, if one is wanted."""
+    if path is None:
+        yield None
+        return
+    from penstock.formats.runlog import write_entry
+
+    with path.open("w", encoding="utf-8") as file:
+
+        def log(now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
+            file.write(write_entry(now_us, event, effects))
+
+        yield log

@@ -1,0 +1,93 @@
+"""Settings of the frontend: built once at the start, never changed.
+
+A flag wins over its environment variable ``PENSTOCK_…``, that over the default here. Knows
+nothing of how a setting is used.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from penstock.domain.errors import InvalidSettings
+
+LOOPBACK = "127.0.0.1"
+_LARGEST_PORT = 65535
+_EVERYWHERE = ("0.0.0.0", "::", "[::]")  # compared with, never bound to
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What one frontend runs with.
+
+    Attributes:
+        plan: the plan file.
+        repository: the model repository; holds the blocks that were planned.
+        host: address to listen on. There is no authentication: leave loopback knowingly.
+        port, metrics_port, control_port: 0 lets the system choose.
+        advertise: host name under which workers reach this frontend; empty: `host`.
+        policy, routing: batching and routing policy, by name.
+        queue_samples: samples per model that may wait; more are shed.
+        stream_requests: requests of one client stream that may be under way at once.
+        max_message_mib: largest request or answer.
+        drain_pause_s: time between "not serving" and refusing, for balancers to notice.
+        drain_limit_s: how long accepted requests may take to finish at shutdown.
+        reflection: let clients list the services.
+        uvloop: use the faster event loop where it is installed.
+        run_log: file for the log of events and effects, if wanted.
+    """
+
+    plan: Path
+    repository: Path
+    host: str = LOOPBACK
+    port: int = 8001
+    metrics_port: int = 8002
+    control_port: int = 8003
+    advertise: str = ""
+    policy: str = "reservation"
+    routing: str = "least-queueing"
+    queue_samples: int = 4096
+    stream_requests: int = 64
+    max_message_mib: int = 64
+    drain_pause_s: float = 0.5
+    drain_limit_s: float = 20.0
+    reflection: bool = True
+    uvloop: bool = True
+    run_log: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            InvalidSettings: one is out of its range.
+        """
+        for name in ("port", "metrics_port", "control_port"):
+            _check(name, getattr(self, name), 0, _LARGEST_PORT)
+        for name in ("queue_samples", "stream_requests"):
+            _check(name, getattr(self, name), 1, 1 << 31)
+        _check("max_message_mib", self.max_message_mib, 1, 2047)
+        for name in ("drain_pause_s", "drain_limit_s"):
+            _check(name, getattr(self, name), 0, 3600)
+
+    @property
+    def max_message_bytes(self) -> int:
+        """Largest request or answer in bytes."""
+        return self.max_message_mib * _MIB
+
+    @property
+    def reachable_host(self) -> str:
+        """Return the host that workers are told."""
+        if self.advertise:
+            return self.advertise
+        return LOOPBACK if self.host in _EVERYWHERE else self.host
+
+    def facts(self) -> dict[str, str]:
+        """Return every setting as text, for the log at the start."""
+        return {name: "" if value is None else str(value) for name, value in asdict(self).items()}
+
+
+def _check(name: str, value: float, low: float, high: float) -> None:
+    if not (math.isfinite(value) and low <= value <= high):
+        raise InvalidSettings("settings", name, f"{low}..{high}", str(value))
