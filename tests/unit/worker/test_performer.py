@@ -1,0 +1,216 @@
+"""The stage performer with a scripted executor: order, reports, onward durations."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import pytest_asyncio
+
+from penstock.aio.clock import MonotonicClock
+from penstock.domain.tensors import Tensor
+from penstock.rpc.frames import tensor_header
+from penstock.rpc.links import LinkReceiver, LinkSender, LinkServer
+from protos.link_pb2 import CancelBatch, FrameHeader, Hop, RunStage, StageReport
+from worker.executors.base import StageResult
+from worker.forwarding import Forwarding
+from worker.performer import StagePerformer
+from worker.stages import Stage
+
+
+class ScriptedExecutor:
+    """Answers its inputs, once it is allowed to."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Semaphore(0)
+        self.started: list[int] = []
+        self.failure: Exception | None = None
+
+    def load(self, stage: Stage) -> None:
+        raise NotImplementedError
+
+    def run(self, tensors: Sequence[Tensor], samples: int) -> StageResult:
+        self.started.append(samples)
+        assert self.gate.acquire(timeout=5)
+        if self.failure is not None:
+            raise self.failure
+        return StageResult(tuple(tensors), overrun_us=samples)
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+
+@dataclass
+class Peer:
+    """The frontend's or the next instance's end."""
+
+    server: LinkServer
+    frames: asyncio.Queue[tuple[FrameHeader, list[bytes]]] = field(default_factory=asyncio.Queue)
+
+    def take(self, _: str, header: FrameHeader, views: Sequence[memoryview]) -> None:
+        self.frames.put_nowait((header, [bytes(each) for each in views]))
+
+    async def next(self) -> FrameHeader:
+        return (await asyncio.wait_for(self.frames.get(), 5))[0]
+
+    async def next_report(self) -> StageReport:
+        header = await self.next()
+        assert header.HasField("report")
+        return header.report
+
+
+@dataclass
+class World:
+    performer: StagePerformer
+    executor: ScriptedExecutor
+    frontend: Peer
+    following: Peer
+
+    def arrive(
+        self,
+        batch: int,
+        *,
+        samples: int = 1,
+        last: bool = True,
+        abandon_in_us: int = 10_000_000,
+        sequence: int | None = None,
+        stage: int = 0,
+    ) -> None:
+        tensor = Tensor("x", "UINT8", (samples,), bytes(samples))
+        number = batch if sequence is None else sequence
+        route = [Hop(instance_id="me", address="me:1", sequence=number)]
+        if not last:
+            address = self.following.server.address
+            route.append(Hop(instance_id="next", address=address, start_in_us=5_000_000))
+        run = RunStage(
+            batch_id=batch,
+            model="m",
+            samples=samples,
+            stage=stage,
+            route=route,
+            abandon_in_us=abandon_in_us,
+            tensors=[tensor_header(tensor.name, tensor.datatype, tensor.shape, [tensor.data])],
+        )
+        header = FrameHeader(run_stage=run)
+        self.performer.on_frame("frontend", header, [memoryview(bytes(samples))])
+
+
+async def a_peer() -> Peer:
+    peer = Peer(LinkServer("127.0.0.1"))
+    await peer.server.start(LinkReceiver(peer.take, lambda _: None))
+    return peer
+
+
+@pytest_asyncio.fixture
+async def world() -> AsyncIterator[World]:
+    frontend, following = await a_peer(), await a_peer()
+    link = LinkSender(frontend.server.address, "me")
+    executor = ScriptedExecutor()
+    with ThreadPoolExecutor(1) as compute:
+        performer = StagePerformer(
+            instance="me",
+            executor=executor,
+            compute=compute,
+            forwarding=Forwarding("me", link),
+            now_us=MonotonicClock().now_us,
+            largest_batch=4,
+        )
+        yield World(performer, executor, frontend, following)
+        executor.gate.release(100)
+    await link.close()
+    for peer in (frontend, following):
+        await peer.server.stop()
+
+
+async def test_the_last_stage_reports_and_answers(world: World) -> None:
+    world.executor.gate.release()
+    world.arrive(0, samples=3)
+    report = await world.frontend.next_report()
+    assert (report.batch_id, report.stage, report.instance_id) == (0, 0, "me")
+    assert (report.outcome, report.overrun_us) == (StageReport.DONE, 3)
+    assert report.compute_us > 0
+    result = (await world.frontend.next()).result
+    assert (result.batch_id, result.tensors[0].name, result.tensors[0].byte_size) == (0, "x", 3)
+
+
+async def test_an_earlier_stage_hands_on_with_shorter_durations(world: World) -> None:
+    world.executor.gate.release()
+    world.arrive(0, samples=2, last=False)
+    assert (await world.frontend.next_report()).outcome == StageReport.DONE
+    run = (await world.following.next()).run_stage
+    assert (run.stage, run.samples, run.tensors[0].name) == (1, 2, "x")
+    assert 4_000_000 < run.route[1].start_in_us < 5_000_000
+    assert 9_000_000 < run.abandon_in_us < 10_000_000
+
+
+async def test_one_batch_computes_while_others_arrive_in_booked_order(world: World) -> None:
+    world.arrive(0, samples=1)
+    world.arrive(2, samples=3)
+    world.arrive(1, samples=2)
+    for _ in range(3):
+        world.executor.gate.release()
+        assert (await world.frontend.next_report()).outcome == StageReport.DONE
+        assert (await world.frontend.next()).HasField("result")
+    assert world.executor.started == [1, 2, 3]
+
+
+async def test_late_and_cancelled_batches_are_given_up(world: World) -> None:
+    world.arrive(0)
+    world.arrive(1)
+    world.arrive(2, abandon_in_us=1)
+    cancel = FrameHeader(cancel=CancelBatch(batch_id=1))
+    world.performer.on_frame("frontend", cancel, [])
+    report = await world.frontend.next_report()
+    assert (report.batch_id, report.outcome, report.detail) == (
+        1,
+        StageReport.ABANDONED,
+        "cancelled",
+    )
+    world.executor.gate.release()
+    reports = [await world.frontend.next_report() for _ in range(2)]
+    assert {(each.batch_id, each.outcome, each.detail) for each in reports} == {
+        (0, StageReport.DONE, ""),
+        (2, StageReport.ABANDONED, "late"),
+    }
+
+
+async def test_a_failure_concerns_its_batch_only(world: World) -> None:
+    world.executor.gate.release(2)
+    world.executor.failure = RuntimeError("two\nlines")
+    world.arrive(0)
+    report = await world.frontend.next_report()
+    assert (report.outcome, report.retriable) == (StageReport.FAILED, False)
+    assert report.detail == "RuntimeError: two lines"
+    world.executor.failure = None
+    world.arrive(1)
+    assert (await world.frontend.next_report()).outcome == StageReport.DONE
+
+
+async def test_batches_that_cannot_be_taken_are_told(world: World) -> None:
+    world.arrive(0, samples=5)
+    world.arrive(1, stage=3)
+    world.arrive(2)
+    world.arrive(2)
+    details = [(await world.frontend.next_report()).detail for _ in range(3)]
+    assert details == [
+        "a batch of 5; this stage takes 1 to 4",
+        "stage 3 of a route of 1",
+        "the batch is here already",
+    ]
+    world.performer.on_frame("frontend", FrameHeader(), [])
+    world.executor.gate.release()
+    assert (await world.frontend.next_report()).outcome == StageReport.DONE
+
+
+async def test_a_lost_next_instance_fails_its_batches_retriably(world: World) -> None:
+    world.executor.gate.release()
+    world.arrive(0, last=False)
+    assert (await world.frontend.next_report()).outcome == StageReport.DONE
+    await world.following.next()
+    await world.following.server.stop()
+    report = await world.frontend.next_report()
+    assert (report.batch_id, report.stage, report.instance_id) == (0, 1, "next")
+    assert (report.outcome, report.retriable) == (StageReport.FAILED, True)

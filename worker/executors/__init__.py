@@ -1,0 +1,62 @@
+"""The ways to run a stage, by name. Importing this imports no array library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from penstock.domain.errors import UnknownName
+from worker.executors.base import Executor
+
+
+def _cpu(threads: int) -> Executor:
+    from worker.executors.cpu import CpuExecutor
+
+    return CpuExecutor(threads)
+
+
+def _cuda(_: int) -> Executor:
+    from worker.executors.cuda import CudaExecutor
+
+    return CudaExecutor()
+
+
+def _emulated(threads: int) -> Executor:
+    from worker.executors.cpu import CpuExecutor
+    from worker.executors.emulated import EmulatedExecutor
+
+    return EmulatedExecutor(CpuExecutor(threads))
+
+
+def _emulated_shapes(_: int) -> Executor:
+    from worker.executors.emulated import EmulatedExecutor
+    from worker.executors.shapes import ShapesExecutor
+
+    return EmulatedExecutor(ShapesExecutor())
+
+
+EXECUTORS: Mapping[str, Callable[[int], Executor]] = MappingProxyType(
+    {
+        "cpu": _cpu,
+        "cuda": _cuda,
+        "emulated": _emulated,
+        "emulated-shapes": _emulated_shapes,
+    }
+)
+
+
+def new_executor(name: str, threads: int = 1) -> Executor:
+    """Return an executor by name.
+
+    Args:
+        name: one of `EXECUTORS`.
+        threads: of the host's processor, where the executor computes with them.
+
+    Raises:
+        UnknownName: there is none of that name.
+    """
+    try:
+        factory = EXECUTORS[name]
+    except KeyError:
+        raise UnknownName("executor", name, EXECUTORS) from None
+    return factory(threads)

@@ -1,0 +1,103 @@
+"""What every executor promises. Knows tensors as bytes, no array library."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from penstock.domain.blocks import DYNAMIC, TensorSpec
+from penstock.domain.errors import InvalidInput
+from penstock.domain.tensors import Tensor, byte_size
+from penstock.domain.units import Micros
+from worker.stages import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """Outputs of one batch.
+
+    Attributes:
+        overrun_us: emulation only: how much longer the real computation took than the emulated
+            device would have.
+    """
+
+    tensors: tuple[Tensor, ...]
+    overrun_us: Micros = 0
+
+
+class Executor(Protocol):
+    """Runs one stage in one process.
+
+    All three are called from the same thread, `load` first and once. Errors of `run` concern
+    that batch only; the executor must be ready for the next one.
+    """
+
+    def load(self, stage: Stage) -> None:
+        """Bring the stage up and run it once at every batch size.
+
+        Raises:
+            StageLoadFailed: it cannot run here.
+        """
+        ...
+
+    def run(self, tensors: Sequence[Tensor], samples: int) -> StageResult:
+        """Return the stage's outputs for one batch.
+
+        Args:
+            tensors: the stage's inputs, in any order; only read.
+            samples: batch size, 1 to the planned one.
+
+        Raises:
+            InvalidInput: the tensors do not fit the stage.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the device back."""
+        ...
+
+
+def shape_at(spec: TensorSpec, samples: int) -> tuple[int, ...]:
+    """Return a tensor's shape at a batch size."""
+    return tuple(samples if axis == DYNAMIC else axis for axis in spec.shape)
+
+
+def zeros(specs: Sequence[TensorSpec], samples: int) -> tuple[Tensor, ...]:
+    """Return tensors of zeros that fit the specs: for warm-up and for shapes-only emulation."""
+    tensors: list[Tensor] = []
+    for spec in specs:
+        shape = shape_at(spec, samples)
+        data = bytes(byte_size(spec.datatype, shape))
+        tensors.append(Tensor(spec.name, spec.datatype, shape, data))
+    return tuple(tensors)
+
+
+def ordered(
+    tensors: Sequence[Tensor], specs: Sequence[TensorSpec], samples: int
+) -> tuple[Tensor, ...]:
+    """Return the tensors in the order of the specs.
+
+    Raises:
+        InvalidInput: one is missing, superfluous or of another type or shape.
+    """
+    by_name = {tensor.name: tensor for tensor in tensors}
+    wanted = [spec.name for spec in specs]
+    if len(by_name) != len(tensors) or by_name.keys() != set(wanted):
+        found = ", ".join(tensor.name for tensor in tensors) or "none"
+        raise InvalidInput("batch", "tensors", ", ".join(wanted), found)
+    for spec in specs:
+        _check(by_name[spec.name], spec, samples)
+    return tuple(by_name[name] for name in wanted)
+
+
+def _check(tensor: Tensor, spec: TensorSpec, samples: int) -> None:
+    shape = shape_at(spec, samples)
+    if (tensor.datatype, tensor.shape) != (spec.datatype, shape):
+        expected = f"{spec.datatype} {list(shape)}"
+        found = f"{tensor.datatype} {list(tensor.shape)}"
+        raise InvalidInput("batch", f"tensor {tensor.name!r}", expected, found)
+    size = byte_size(tensor.datatype, shape)
+    if len(tensor.data) != size:
+        found = f"{len(tensor.data)}"
+        raise InvalidInput("batch", f"tensor {tensor.name!r}", f"{size} bytes", found)
