@@ -1,0 +1,92 @@
+"""Planning as one call: cluster and profiles in, verified plan out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from penstock.domain.cluster import Cluster
+from penstock.domain.errors import InvalidProfile, InvariantViolation
+from penstock.domain.ids import ModelName
+from penstock.domain.plan import Plan, SolveReport
+from planner.baselines import no_partition
+from planner.digests import input_digests
+from planner.extract import extract_plan
+from planner.inputs import Profiles, gather_inputs
+from planner.search import find_solution
+from planner.solve import Solution, SolverName, SolverSettings
+from planner.verify import find_faults
+
+_NO_DIGESTS: Mapping[ModelName, str] = MappingProxyType({})
+
+
+def make_plan(
+    cluster: Cluster,
+    profiles: Profiles,
+    *,
+    partition: bool = True,
+    blocks_digests: Mapping[ModelName, str] = _NO_DIGESTS,
+    solver: SolverName = "gscip",
+) -> Plan:
+    """Return the plan of greatest least throughput per weight, verified.
+
+    Args:
+        cluster: the fleet, the models and the options.
+        profiles: one for every model and GPU class.
+        partition: False keeps every model whole, on whole GPUs: the baseline.
+        blocks_digests: SHA-256 of ``blocks.json`` by model; the profiles' own if left out.
+        solver: ``gscip`` or ``highs``.
+
+    Raises:
+        InvalidInput: cluster or profiles contradict themselves or each other.
+        Infeasible: no plan serves every model; says why.
+        PlanningFailed: the time was up before any plan was found.
+    """
+    started = time.perf_counter()
+    inputs = gather_inputs(cluster, profiles)
+    _check_blocks(profiles, blocks_digests)
+    options = cluster.options
+    settings = SolverSettings(
+        solver=solver,
+        deadline=started + options.time_limit_s,
+        relative_gap=options.relative_gap,
+        seed=options.seed,
+    )
+    solution = find_solution(inputs if partition else no_partition(inputs), settings)
+    plan = extract_plan(
+        inputs,
+        solution,
+        _report(solution, settings, partition=partition, started=started),
+        blocks_digests=blocks_digests,
+        digests=input_digests(cluster, profiles),
+    )
+    faults = tuple(find_faults(plan, cluster, profiles))
+    if faults:
+        raise InvariantViolation("the planner made a faulty plan: " + "; ".join(faults))
+    return plan
+
+
+def _report(
+    solution: Solution, settings: SolverSettings, *, partition: bool, started: float
+) -> SolveReport:
+    objective, bound = solution.objective_rps, solution.bound_rps
+    return SolveReport(
+        solver=settings.solver,
+        formulation="paths" if partition else "no-partition",
+        status=solution.status,
+        objective_rps=objective,
+        bound_rps=bound,
+        gap=(bound - objective) / bound,
+        seconds=round(time.perf_counter() - started, 3),
+        seed=settings.seed,
+    )
+
+
+def _check_blocks(profiles: Profiles, blocks_digests: Mapping[ModelName, str]) -> None:
+    """Refuse profiles that were measured on other blocks than the workers will run."""
+    for (model, gpu_class), profile in profiles.items():
+        expected = blocks_digests.get(model, profile.blocks_digest)
+        if profile.blocks_digest and profile.blocks_digest != expected:
+            source = f"profile of {model} on {gpu_class}"
+            raise InvalidProfile(source, "blocks_digest", expected, profile.blocks_digest)

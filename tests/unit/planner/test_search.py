@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+from typing import Literal
+
+import pytest
+
+from penstock.domain.cluster import Cluster, PlannerOptions
+from planner.baselines import no_partition
+from planner.candidates import CandidatePool, enumerate_paths
+from planner.formulation import Problem
+from planner.inputs import gather_inputs
+from planner.search import best_solution, estimate_demand, find_solution, unpackable
+from planner.solve import SolverSettings, solve
+from tests.unit.planner.fleets import DIGITS, FAST, gpu_class, mixed_fleet, profile, served, whole
+
+
+def settings(solver: Literal["gscip", "highs"] = "gscip", seconds: float = 30.0) -> SolverSettings:
+    return SolverSettings(
+        solver=solver, deadline=time.perf_counter() + seconds, relative_gap=0.0, seed=0
+    )
+
+
+@pytest.mark.parametrize("solver", ["gscip", "highs"])
+def test_two_stages_over_two_classes(solver: Literal["gscip", "highs"]) -> None:
+    inputs = gather_inputs(*mixed_fleet(slo_ms=45))
+    solution = find_solution(inputs, settings(solver))
+    assert solution.objective_rps == pytest.approx(125)  # 8 ms for half the blocks on one fast
+    assert solution.bound_rps == pytest.approx(125)
+    assert solution.status == "optimal"
+
+
+def test_left_over_gpus_get_no_instance() -> None:
+    solution = find_solution(gather_inputs(*mixed_fleet(slo_ms=45)), settings())
+    used = {pool.gpu_class.name: count for pool, count in solution.instances.items()}
+    assert used == {"fast": 1, "slow": 2}  # a third slow GPU would change nothing
+
+
+def test_the_baseline_keeps_models_whole() -> None:
+    inputs = no_partition(gather_inputs(*mixed_fleet(slo_ms=45)))
+    solution = find_solution(inputs, settings())
+    assert solution.objective_rps == pytest.approx(62.5)
+    assert {pool.m for pool in solution.instances} == {1}
+
+
+def test_batches_are_assumed_to_fill_at_the_no_partition_rate() -> None:
+    inputs = gather_inputs(*mixed_fleet(slo_ms=80))
+    demand = estimate_demand(inputs, settings())
+    assert demand.rates() == {DIGITS: pytest.approx(1e6 * 2 / 24_000)}
+
+
+def test_without_a_no_partition_plan_the_partitioned_rate_is_assumed() -> None:
+    cluster, profiles = mixed_fleet(slo_ms=80)
+    need = 2 * (1 << 20) + 2 * (1 << 16)  # two blocks at batch 2: no GPU holds the whole model
+    classes = tuple(replace(each, memory_bytes=need) for each in cluster.gpu_classes)
+    inputs = gather_inputs(replace(cluster, gpu_classes=classes), profiles)
+    assumed = estimate_demand(inputs, settings()).rates()[DIGITS]
+    solution = find_solution(inputs, settings())
+    assert assumed == pytest.approx(1e6 * 2 / 12_000)
+    assert solution.objective_rps <= assumed
+
+
+def test_a_batch_never_gets_less_time_than_it_takes_to_fill_at_the_planned_load() -> None:
+    # One GPU; at batch 2 a little more throughput without the allowance than with it.
+    cluster = Cluster(
+        gpu_classes=(gpu_class("fast", 2),),
+        models=(served(slo_ms=31, weight=1.0), served("other", slo_ms=31, weight=1.0)),
+        options=PlannerOptions(max_batch=2, slo_margin=0.0),
+    )
+    table = whole([10_000], [19_000])
+    profiles = {(m.name, FAST): profile(m.name, "fast", table) for m in cluster.models}
+    inputs = gather_inputs(cluster, profiles)
+    assert estimate_demand(inputs, settings()).weighted_rps == pytest.approx(2e6 / 19_000)
+    solution = find_solution(inputs, settings())
+    assert solution.objective_rps == pytest.approx(100)  # 19 + 1.3 · 9.5 ms > 31 ms: batch 1
+    assert all(path.batch == 1 for path in solution.flows)
+
+
+def test_higher_of_asked_and_weighted_rate_fills_batches() -> None:
+    cluster, profiles = mixed_fleet(slo_ms=80)
+    cluster = replace(cluster, models=(replace(cluster.models[0], rate_rps=100.0),))
+    demand = estimate_demand(gather_inputs(cluster, profiles), settings())
+    assert demand.rates() == {DIGITS: 100.0}
+
+
+def test_weights_are_proportions() -> None:
+    cluster, profiles = mixed_fleet(slo_ms=60)
+    cluster = replace(
+        cluster,
+        gpu_classes=(gpu_class("fast", 4), gpu_class("slow", 1)),
+        models=(served("digits", 60, weight=1.0), served("other", 60, weight=3.0)),
+        options=replace(cluster.options, max_stages=1, max_batch=1),
+    )
+    both = {(m.name, c): profiles[DIGITS, c] for m in cluster.models for _, c in profiles}
+    solution = find_solution(gather_inputs(cluster, both), settings())
+    assert solution.objective_rps == pytest.approx(62.5)
+    assert sum(solution.flows.values()) == pytest.approx(4 * 62.5)
+
+
+def test_an_incumbent_is_returned_when_the_time_is_up() -> None:
+    inputs = gather_inputs(*mixed_fleet(slo_ms=120, max_stages=3))
+    solution = find_solution(inputs, settings(seconds=0.0))
+    assert solution.objective_rps > 0
+    assert solution.bound_rps >= solution.objective_rps
+
+
+def test_a_rate_out_of_reach_has_no_solution() -> None:
+    inputs = gather_inputs(*mixed_fleet(slo_ms=45))
+    problem = Problem(
+        gpu_classes=inputs.gpu_classes,
+        models=(replace(inputs.models[0].served, rate_rps=126.0),),
+        paths=enumerate_paths(inputs, {DIGITS: math.inf}),
+    )
+    assert solve(problem, settings()) is None
+
+
+def pools_of(*shares: int) -> dict[CandidatePool, int]:
+    """Return one pool of the same stage per share denominator, each with one instance."""
+    return {
+        CandidatePool(
+            model=DIGITS,
+            position=0,
+            first_block=0,
+            end_block=1,
+            gpu_class=gpu_class("fast", 9),
+            m=m,
+            batch=1,
+            latency_us=1,
+            memory_bytes=1,
+        ): 1
+        for m in shares
+    }
+
+
+@pytest.mark.parametrize(
+    ("shares", "fits"),
+    [
+        ((1, 2, 2), True),
+        ((2, 4, 4, 8, 8, 1), True),
+        ((2, 3, 3), True),
+        ((2, 3, 3, 4, 4, 4), False),  # 23/12, but first fit takes three GPUs
+    ],
+)
+def test_shares_that_cannot_be_packed_are_noticed(shares: tuple[int, ...], fits: bool) -> None:
+    assert unpackable(pools_of(*shares)) == (frozenset() if fits else {(DIGITS, 0, "fast")})
+
+
+def test_splitting_shares_makes_them_pack() -> None:
+    cluster, profiles = mixed_fleet(slo_ms=120)
+    inputs = gather_inputs(cluster, profiles)
+    paths = enumerate_paths(inputs, {DIGITS: 100.0})
+    problem = Problem(gpu_classes=inputs.gpu_classes, models=cluster.models, paths=paths)
+    free = solve(problem, settings())
+    groups = frozenset(
+        (DIGITS, place, each.name) for place in (0, 1) for each in cluster.gpu_classes
+    )
+    split = solve(replace(problem, split_shares=groups), settings())
+    assert free is not None
+    assert split is not None
+    assert split.objective_rps <= free.objective_rps * (1 + 1e-9)
+
+
+def test_the_best_solution_depends_on_the_rates() -> None:
+    inputs = gather_inputs(*mixed_fleet(slo_ms=80))
+    slow_fill = best_solution(inputs, {DIGITS: 40.0}, settings())
+    quick_fill = best_solution(inputs, {DIGITS: math.inf}, settings())
+    assert slow_fill.objective_rps < quick_fill.objective_rps
