@@ -11,9 +11,6 @@ from penstock.console import show, show_json
 from penstock.domain.units import micros_from_seconds
 
 if TYPE_CHECKING:
-    from penstock.domain.arrivals import Arrival
-    from penstock.domain.outcomes import Summary
-    from penstock.domain.plan import Plan
     from simulator.simulate import Simulation
 
 
@@ -34,9 +31,7 @@ def simulate(
         float, typer.Option(min=0.0, help="Sigma of the log-normal factor on compute times.")
     ] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of arrivals and jitter.")] = 0,
-    plot: Annotated[
-        Path | None, typer.Option(help="Draw the timeline's first second: png, svg or html.")
-    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw a timeline: png, svg or html.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write one CSV line per request.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -73,21 +68,5 @@ def simulate(
 
 def _draw(result: Simulation, path: Path) -> None:
     from penstock.pictures.timeline import draw_timeline
-    from penstock.pictures.values import Interval
 
-    first_us = result.intervals[0].start_us if result.intervals else 0
-    shown = [each for each in result.intervals if each.start_us < first_us + 1_000_000]
-    draw_timeline(
-        tuple(
-            Interval(
-                instance=each.instance,
-                stage=each.stage,
-                batch=each.batch,
-                samples=each.samples,
-                start_us=each.start_us,
-                end_us=each.end_us,
-            )
-            for each in shown
-        ),
-        path,
-    )
+    draw_timeline(result.intervals, path, title="Simulated timeline")

@@ -19,7 +19,7 @@ class LogNormalJitter:
     def __init__(self, sigma: float, seed: int) -> None:
         self._sigma = sigma
         self._mu = -sigma * sigma / 2
-        self._random = random.Random(seed)  # noqa: S311 - simulation, not secrets
+        self._random = random.Random(seed)
 
     def stretch(self, duration_us: Micros) -> Micros:
         """Return how long something planned to take `duration_us` takes this time."""

@@ -90,7 +90,7 @@ def arrival_instants(law: str, rate_rps: float, duration_us: Micros, seed: int) 
     """
     match law:
         case "poisson":
-            generator = random.Random(seed)  # noqa: S311 - simulation, not secrets
+            generator = random.Random(seed)
             return poisson(rate_rps, duration_us, generator)
         case "constant":
             return constant(rate_rps, duration_us)
@@ -116,9 +116,7 @@ def simulate_plan(
     """
     if span_us <= scenario.warmup_us:
         raise InvalidInput("simulate", "warmup", "less than the duration", f"{span_us} us")
-    dispatcher = Dispatcher(
-        batching_policy(scenario.batching), routing_policy(scenario.routing)
-    )
+    dispatcher = Dispatcher(batching_policy(scenario.batching), routing_policy(scenario.routing))
     engine = Engine()
     world = World(plan, dispatcher, engine, LogNormalJitter(scenario.jitter_sigma, scenario.seed))
     world.start()

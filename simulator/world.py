@@ -227,9 +227,7 @@ class World:
         )
         self._engine.at(end_us, partial(self._computed, instance, travel, end_us - start_us))
 
-    def _computed(
-        self, instance: _SimulatedInstance, travel: _Travel, compute_us: Micros
-    ) -> None:
+    def _computed(self, instance: _SimulatedInstance, travel: _Travel, compute_us: Micros) -> None:
         batch = travel.run.batch
         stage = travel.stage
         self._forward(instance, travel)
@@ -270,4 +268,3 @@ def _joined(plan: Plan) -> list[InstanceJoined]:
             for each in slot.instances
         )
     return joined
-

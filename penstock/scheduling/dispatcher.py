@@ -136,6 +136,11 @@ class Dispatcher:
             raise InvariantViolation(f"time went back from {self._now_us} to {now_us}")
         self._now_us = now_us
         effects: list[Effect] = []
+        self._take(event, effects)
+        self._arm(effects)
+        return effects
+
+    def _take(self, event: Event, effects: list[Effect]) -> None:
         match event:
             case RequestArrived(request):
                 self._arrive(request, effects)
@@ -157,8 +162,6 @@ class Dispatcher:
                 self._wake(effects)
             case _:
                 assert_never(event)
-        self._arm(effects)
-        return effects
 
     # Requests
 
@@ -266,15 +269,17 @@ class Dispatcher:
         heapq.heappush(self._give_ups, (give_up_us, batch))
         for each in requests:
             each.batches.add(batch)
-        effects.append(RunBatch(
-            batch=batch,
-            model=queue.plan.model,
-            pipeline=offer.pipeline.id,
-            route=book_offer(offer, batch),
-            slices=flight.slices,
-            abandon_us=abandon_us,
-            completion_us=offer.completion_us,
-        ))
+        effects.append(
+            RunBatch(
+                batch=batch,
+                model=queue.plan.model,
+                pipeline=offer.pipeline.id,
+                route=book_offer(offer, batch),
+                slices=flight.slices,
+                abandon_us=abandon_us,
+                completion_us=offer.completion_us,
+            )
+        )
 
     def _put_back_late(
         self, queue: ServedQueue, slices: list[Slice], completion_us: Micros
@@ -370,7 +375,11 @@ class Dispatcher:
         if pool is not None:
             pool.instances.pop(instance_id, None)
         self._abort(
-            (each for each in list(self._flights.values()) if instance_id in each.pending_instances()),
+            (
+                each
+                for each in list(self._flights.values())
+                if instance_id in each.pending_instances()
+            ),
             f"instance {instance_id} was lost",
             effects,
         )

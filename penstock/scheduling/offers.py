@@ -99,12 +99,14 @@ def book_offer(offer: Offer, batch: BatchId) -> tuple[Hop, ...]:
             sender.card.up.book((batch, stage), *hop.transfer_us)
             instance.card.down.book((batch, stage), *hop.transfer_us)
         instance.timeline.book(batch, hop.start_us, hop.end_us)
-        route.append(Hop(
-            instance=instance.id,
-            start_us=hop.start_us,
-            end_us=hop.end_us,
-            sequence=instance.next_sequence,
-        ))
+        route.append(
+            Hop(
+                instance=instance.id,
+                start_us=hop.start_us,
+                end_us=hop.end_us,
+                sequence=instance.next_sequence,
+            )
+        )
         instance.next_sequence += 1
         sender = instance
     return tuple(route)
@@ -127,9 +129,7 @@ def _offer_hop(
     if sender is not None and wire_us > 0 and sender.server != instance.server:
         sender.card.up.expire(now_us)
         instance.card.down.expire(now_us)
-        leave_us = max(
-            ready_us, sender.card.up.free_at(now_us), instance.card.down.free_at(now_us)
-        )
+        leave_us = max(ready_us, sender.card.up.free_at(now_us), instance.card.down.free_at(now_us))
         ready_us = leave_us + wire_us
         transfer = (leave_us, ready_us)
     start_us = max(ready_us + hop_us, instance.timeline.free_at(now_us))

@@ -16,7 +16,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from penstock.domain.requests import DropReason
+from penstock.domain.ids import BatchId, InstanceId, RequestId
+from penstock.domain.requests import DropReason, Request
 from penstock.policies import BATCHING, ROUTING
 from penstock.scheduling.dispatcher import Dispatcher, DispatcherLimits
 from penstock.scheduling.effects import (
@@ -58,7 +59,16 @@ class DispatcherMachine(RuleBasedStateMachine):
         hop_us=st.sampled_from([0, 500]),
         build_us=st.sampled_from([0, 4_000]),
     )
-    def start(self, batch, pools, pipelines, transfer_us, servers, hop_us, build_us):
+    def start(
+        self,
+        batch: int,
+        pools: list[int],
+        pipelines: int,
+        transfer_us: int,
+        servers: int,
+        hop_us: int,
+        build_us: int,
+    ) -> None:
         latencies = [8_000 + 2_000 * size for size in range(batch)]
         routes = [
             [
@@ -81,12 +91,12 @@ class DispatcherMachine(RuleBasedStateMachine):
         )
         self.now_us = 0
         self.number = 0
-        self.open = {}
-        self.ended = {}
-        self.flying = {}
-        self.wake_us = None
-        self.gone = []
-        self.up = {}
+        self.open: dict[RequestId, Request] = {}
+        self.ended: dict[RequestId, object] = {}
+        self.flying: dict[BatchId, RunBatch] = {}
+        self.wake_us: int | None = None
+        self.gone: list[InstanceJoined] = []
+        self.up: dict[InstanceId, InstanceJoined] = {}
         self.feed(PlanApplied(self.plan))
         for joined in all_joined(self.plan, servers=servers):
             self.up[joined.instance] = joined
@@ -131,13 +141,17 @@ class DispatcherMachine(RuleBasedStateMachine):
         assert effect.batch not in self.flying
         self.flying[effect.batch] = effect
 
-    def end(self, request, how) -> None:
+    def end(self, request: RequestId, how: object) -> None:
         assert request not in self.ended, "a request ended twice"
         self.ended[request] = how
 
-    @rule(samples=st.integers(1, 9), slo_us=st.sampled_from([0, 15_000, 60_000, 200_000]),
-          priority=st.sampled_from([0, 0, 1, 2]), count=st.integers(1, 6))
-    def arrive(self, samples, slo_us, priority, count):
+    @rule(
+        samples=st.integers(1, 9),
+        slo_us=st.sampled_from([0, 15_000, 60_000, 200_000]),
+        priority=st.sampled_from([0, 0, 1, 2]),
+        count=st.integers(1, 6),
+    )
+    def arrive(self, samples: int, slo_us: int, priority: int, count: int) -> None:
         for _ in range(count):
             request = a_request(
                 self.number,
@@ -151,7 +165,7 @@ class DispatcherMachine(RuleBasedStateMachine):
             self.feed(RequestArrived(request))
 
     @rule(delta_us=st.integers(1, 30_000))
-    def let_time_pass(self, delta_us):
+    def let_time_pass(self, delta_us: int) -> None:
         target_us = self.now_us + delta_us
         while self.wake_us is not None and self.wake_us <= target_us:
             self.now_us = self.wake_us
@@ -161,14 +175,14 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.flying)
     @rule(data=st.data())
-    def report_stage(self, data):
+    def report_stage(self, data: st.DataObject) -> None:
         batch = data.draw(st.sampled_from(sorted(self.flying)))
         stage = data.draw(st.integers(0, len(self.flying[batch].route) - 1))
         self.feed(StageFinished(batch=batch, stage=stage, compute_us=10_000))
 
     @precondition(lambda self: self.flying)
     @rule(data=st.data())
-    def finish(self, data):
+    def finish(self, data: st.DataObject) -> None:
         batch = data.draw(st.sampled_from(sorted(self.flying)))
         del self.flying[batch]
         self.feed(BatchFinished(batch))
@@ -176,16 +190,14 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.flying)
     @rule(data=st.data(), too_late=st.booleans(), retriable=st.booleans())
-    def fail(self, data, too_late, retriable):
+    def fail(self, data: st.DataObject, too_late: bool, retriable: bool) -> None:
         batch = data.draw(st.sampled_from(sorted(self.flying)))
         del self.flying[batch]
-        self.feed(
-            BatchFailed(batch=batch, detail="boom", too_late=too_late, retriable=retriable)
-        )
+        self.feed(BatchFailed(batch=batch, detail="boom", too_late=too_late, retriable=retriable))
 
     @precondition(lambda self: self.open)
     @rule(data=st.data())
-    def cancel(self, data):
+    def cancel(self, data: st.DataObject) -> None:
         request = data.draw(st.sampled_from(sorted(self.open)))
         self.feed(RequestCancelled(request))
         assert self.ended[request] is DropReason.CANCELLED
@@ -193,38 +205,35 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.up)
     @rule(data=st.data())
-    def lose(self, data):
+    def lose(self, data: st.DataObject) -> None:
         instance = data.draw(st.sampled_from(sorted(self.up)))
         self.gone.append(self.up.pop(instance))
-        for batch, run in list(self.flying.items()):
-            if any(hop.instance == instance for hop in run.route):
-                self.maybe_lost = batch
         self.feed(InstanceLost(instance))
 
     @precondition(lambda self: self.gone)
     @rule()
-    def rejoin(self):
-        joined: InstanceJoined = self.gone.pop()
+    def rejoin(self) -> None:
+        joined = self.gone.pop()
         self.up[joined.instance] = joined
         self.feed(joined)
 
     @rule()
-    def wake_too_often(self):
+    def wake_too_often(self) -> None:
         self.feed(WakeUp())
 
     @rule()
-    def apply_again(self):
+    def apply_again(self) -> None:
         self.feed(PlanApplied(self.plan))
         for joined in self.up.values():
             self.feed(joined)
 
     @invariant()
-    def holds_together(self):
+    def holds_together(self) -> None:
         if hasattr(self, "dispatcher"):
             validate(self.dispatcher)
             assert self.dispatcher.open_requests == len(self.open)
 
-    def teardown(self):
+    def teardown(self) -> None:
         """Everything that is open ends once time has passed, whatever was lost."""
         if not hasattr(self, "dispatcher"):
             return

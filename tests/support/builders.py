@@ -17,8 +17,8 @@ from penstock.domain.ids import (
 from penstock.domain.plan import (
     ModelPlan,
     Pipeline,
-    PlannedClass,
     Plan,
+    PlannedClass,
     Pool,
     SolveReport,
     Transfer,

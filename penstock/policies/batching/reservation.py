@@ -50,9 +50,7 @@ class ReservationPolicy:
     def observe(self, batch: int, latency_us: Micros, met_deadline: bool) -> None:
         """Learn nothing: bookings already carry what is known."""
 
-    def _largest_in_time(
-        self, outlook: Outlook, planned: Offer, limit_us: Micros
-    ) -> Offer | None:
+    def _largest_in_time(self, outlook: Outlook, planned: Offer, limit_us: Micros) -> Offer | None:
         smallest = max(1, min(outlook.waiting, int(self.min_fill * planned.size)))
         for size in range(planned.size, smallest - 1, -1):
             offer = planned if size == planned.size else outlook.resize(planned, size)

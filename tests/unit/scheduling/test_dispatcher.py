@@ -58,8 +58,13 @@ class Bench:
         validate(self.dispatcher)
         return effects
 
-    def arrive(self, now_us: int, number: int, **kwargs: int) -> list[Effect]:
-        return self.feed(now_us, RequestArrived(a_request(number, arrival_us=now_us, **kwargs)))
+    def arrive(
+        self, now_us: int, number: int, *, slo_us: int = 100_000, samples: int = 1
+    ) -> list[Effect]:
+        return self.feed(
+            now_us,
+            RequestArrived(a_request(number, arrival_us=now_us, slo_us=slo_us, samples=samples)),
+        )
 
 
 def runs(effects: Sequence[Effect]) -> list[RunBatch]:

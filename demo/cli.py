@@ -1,0 +1,183 @@
+"""The verb `demo`: the whole path on this machine, from training to checked answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from penstock.console import note, progress, show_json, show_text
+
+if TYPE_CHECKING:
+    from demo.drive import Run
+    from demo.prepare import Paths, Prepared
+    from demo.report import DemoResult
+
+CLUSTER = Path(__file__).with_name("cluster.yaml")
+
+
+def demo(
+    cluster: Annotated[Path, typer.Option(help="The fleet to emulate.")] = CLUSTER,
+    out: Annotated[Path, typer.Option(help="Folder for everything it writes.")] = Path(
+        "build/demo"
+    ),
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Set up, then keep serving until Ctrl-C.")
+    ] = False,
+    port: Annotated[int, typer.Option(help="With --serve: for clients.")] = 8001,
+    metrics_port: Annotated[
+        int, typer.Option(help="With --serve: for metrics and status page.")
+    ] = 8002,
+    load: Annotated[
+        float, typer.Option(min=0.05, max=3.0, help="Offered rate by the planned one.")
+    ] = 0.92,
+    duration: Annotated[float, typer.Option(min=1.0, help="Seconds of load on the plan.")] = 12.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Train, cut, plan, serve and check a model on this machine.
+
+    Emulates the fleet in cluster.yaml: answers are computed for real on the CPU, then held until
+    the emulated device would have been done. Exits with 1 if the plan does not hold what it
+    promises.
+
+    Raises:
+        PenstockError: the cluster file is wrong, or the fleet did not come up.
+    """
+    from demo.prepare import Paths, prepare
+    from launcher.local import stop_on_sigterm
+
+    stop_on_sigterm()
+    paths = Paths(root=out)
+    paths.root.mkdir(parents=True, exist_ok=True)
+    say = _quiet if as_json else note
+    prepared = prepare(cluster, paths, say)
+    if serve:
+        _serve(prepared, paths, port, metrics_port)
+        return
+    if not as_json:
+        _show_plan(prepared)
+    result = _drive(prepared, paths, load, duration, say)
+    _write(result, paths)
+    _tell(result, paths, as_json=as_json)
+    if result.failures():
+        raise typer.Exit(1)
+
+
+def _show_plan(prepared: Prepared) -> None:
+    from planner.explain import explain
+
+    show_text("\nThe plan\n" + explain(prepared.plan))
+    show_text("\nThe best plan without partitioning\n" + explain(prepared.whole_plan) + "\n")
+
+
+def _drive(
+    prepared: Prepared, paths: Paths, load: float, duration: float, say: Callable[[str], None]
+) -> DemoResult:
+    from demo.drive import Load, drive, fleet_settings
+    from demo.prepare import MODEL
+    from demo.report import DemoResult
+    from penstock.domain.units import micros_from_seconds
+
+    planned_rps = load * prepared.plan.model(MODEL).throughput_rps
+    whole_rps = load * prepared.whole_plan.model(MODEL).throughput_rps
+    full_us, half_us = micros_from_seconds(duration), micros_from_seconds(duration / 2)
+    say("Serving the plan: a frontend and one worker per emulated device")
+    with _told("partitioned", say) as on_progress:
+        (partitioned,) = drive(
+            prepared,
+            prepared.plan,
+            fleet_settings(paths.plan, paths, "partitioned"),
+            [Load(rate_rps=planned_rps, duration_us=full_us)],
+            on_progress,
+        )
+    say("Serving the same fleet without partitioning")
+    with _told("no partition", say) as on_progress:
+        whole, overloaded = drive(
+            prepared,
+            prepared.whole_plan,
+            fleet_settings(paths.whole_plan, paths, "no-partition"),
+            [
+                Load(rate_rps=whole_rps, duration_us=half_us),
+                Load(rate_rps=planned_rps, duration_us=half_us),
+            ],
+            on_progress,
+        )
+    return DemoResult(
+        prepared=prepared, partitioned=partitioned, whole=whole, whole_overloaded=overloaded
+    )
+
+
+@contextmanager
+def _told(name: str, say: Callable[[str], None]) -> Iterator[Callable[[int, int], None]]:
+    with progress(quiet=say is _quiet) as bar:
+        task = bar.add_task(f"{name}: requests", total=None)
+
+        def on_progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield on_progress
+
+
+def _write(result: DemoResult, paths: Paths) -> None:
+    from demo.history import intervals_of
+    from demo.report import report_of
+    from penstock.formats.runlog import read_run_log
+    from penstock.pictures.latency import draw_latency
+    from penstock.pictures.poolmap import draw_pool_map
+    from penstock.pictures.timeline import draw_timeline
+
+    report = json.dumps(report_of(result), indent=2) + "\n"
+    (paths.root / "report.json").write_text(report, encoding="utf-8")
+    draw_pool_map(result.prepared.plan, paths.root / "pool-map.png")
+    log = paths.root / "run-partitioned.jsonl"
+    with log.open(encoding="utf-8") as lines:
+        intervals = intervals_of(
+            (each.now_us, each.event, each.effects) for each in read_run_log(lines, str(log))
+        )
+    title = "Timeline of the live run (emulated devices)"
+    draw_timeline(intervals, paths.root / "timeline.png", title=title)
+    run: Run = result.partitioned
+    slo_us = result.prepared.plan.models[0].slo_us
+    draw_latency(run.outcomes, slo_us, paths.root / "latency.png")
+
+
+def _tell(result: DemoResult, paths: Paths, *, as_json: bool) -> None:
+    from demo.report import report_of, words_of
+
+    if as_json:
+        show_json(report_of(result))
+        return
+    show_text(words_of(result))
+    show_text(
+        f"\nPictures and report: {paths.root}/pool-map.png, timeline.png, latency.png, report.json"
+    )
+    for shortfall in result.failures():
+        note(f"short of the promise: {shortfall}")
+
+
+def _serve(prepared: Prepared, paths: Paths, port: int, metrics_port: int) -> None:
+    from dataclasses import replace
+
+    from demo.digits import IMAGES
+    from demo.drive import START_LIMIT_S, fleet_settings
+    from launcher.local import LocalFleet
+
+    settings = replace(
+        fleet_settings(paths.plan, paths, "serve"), port=port, metrics_port=metrics_port
+    )
+    with LocalFleet(settings, prepared.plan) as fleet:
+        addresses = fleet.start(START_LIMIT_S)
+        note(
+            f"Serving model 'digits' (input '{IMAGES}': FP32 [-1, 1, 8, 8]) on "
+            f"{addresses.inference}, status on http://{addresses.metrics}; emulated devices. "
+            "Ctrl-C stops."
+        )
+        fleet.wait()
+
+
+def _quiet(message: str) -> None:
+    """Say nothing."""

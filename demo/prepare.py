@@ -1,0 +1,172 @@
+"""The demo's set-up: train, cut, estimate, plan. Leaves files that every other verb can read.
+
+Knows nothing of processes or of load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from demo.digits import (
+    IMAGES,
+    SCORES,
+    Digits,
+    DigitsNet,
+    accuracy,
+    read_digits,
+    scores_of,
+    train,
+)
+from penstock.domain.blocks import BlockPartition
+from penstock.domain.cluster import Cluster
+from penstock.domain.errors import InvalidCluster
+from penstock.domain.ids import GpuClassName, ModelName
+from penstock.domain.plan import Plan
+from penstock.domain.profiles import LatencyProfile
+from penstock.formats.clusters import read_cluster
+from penstock.formats.codec import digest
+from penstock.formats.layout import BLOCKS_FILE, model_directory, profile_paths
+from penstock.formats.plans import write_plan
+from penstock.formats.profiles import write_profile
+from planner.planning import make_plan
+from profiler.cut import cut_model
+from profiler.estimate import estimate_profile
+
+MODEL = ModelName("digits")
+VERSION = "1"
+Profiles = Mapping[tuple[ModelName, GpuClassName], LatencyProfile]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paths:
+    """Where the demo keeps its files."""
+
+    root: Path
+
+    @property
+    def repository(self) -> Path:
+        """Model repository."""
+        return self.root / "models"
+
+    @property
+    def profiles(self) -> Path:
+        """Profiles, one file pair per GPU class."""
+        return self.root / "profiles"
+
+    @property
+    def plan(self) -> Path:
+        """The plan."""
+        return self.root / "plan.json"
+
+    @property
+    def whole_plan(self) -> Path:
+        """The plan without partitioning."""
+        return self.root / "plan-no-partition.json"
+
+    @property
+    def images(self) -> Path:
+        """Test images and labels, as `penstock bench --inputs` takes them."""
+        return self.root / "test-images.npz"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """All that the demo serves with and checks against.
+
+    Attributes:
+        scores: the unsplit model's answers to the test images, computed here.
+        whole_plan: the best plan without partitioning.
+    """
+
+    cluster: Cluster
+    digits: Digits
+    scores: np.ndarray
+    accuracy: float
+    partition: BlockPartition
+    profiles: Profiles
+    plan: Plan
+    whole_plan: Plan
+
+
+def prepare(cluster_file: Path, paths: Paths, say: Callable[[str], None]) -> Prepared:
+    """Make everything from the cluster file and the data.
+
+    Args:
+        cluster_file: the fleet; serves the one model ``digits``.
+        paths: written to; what is there is replaced.
+        say: told each step as it begins.
+
+    Raises:
+        InvalidCluster: the file is wrong, or asks for another model.
+        Infeasible: no plan meets the SLO on that fleet, partitioned or not.
+    """
+    cluster = read_cluster(cluster_file.read_text(encoding="utf-8"), str(cluster_file))
+    _check(cluster, str(cluster_file))
+    say("Training a residual CNN on 1,347 real images of digits")
+    digits = read_digits()
+    model = train(digits)
+    scores = scores_of(model, digits.test_images)
+    say("Exporting it and cutting it into blocks")
+    partition = _cut(model, digits, paths)
+    say("Estimating each block on each GPU class of the fleet")
+    profiles = _estimate(cluster, partition, paths)
+    say("Planning")
+    blocks = model_directory(paths.repository, MODEL, VERSION) / BLOCKS_FILE
+    digests = {MODEL: digest(blocks.read_bytes())}
+    plan = make_plan(cluster, profiles, blocks_digests=digests)
+    whole_plan = make_plan(cluster, profiles, partition=False, blocks_digests=digests)
+    paths.plan.write_text(write_plan(plan), encoding="utf-8")
+    paths.whole_plan.write_text(write_plan(whole_plan), encoding="utf-8")
+    np.savez(paths.images, images=digits.test_images)
+    return Prepared(
+        cluster=cluster,
+        digits=digits,
+        scores=scores,
+        accuracy=accuracy(scores, digits.test_labels),
+        partition=partition,
+        profiles=profiles,
+        plan=plan,
+        whole_plan=whole_plan,
+    )
+
+
+def _check(cluster: Cluster, source: str) -> None:
+    names = [each.name for each in cluster.models]
+    if names != [MODEL]:
+        raise InvalidCluster(source, "models", f"the one model {MODEL!r}", f"{names}")
+    for index, each in enumerate(cluster.gpu_classes):
+        if each.rates is None:
+            expected = "peak_tflops, memory_gbytes_per_s and launch_us, or a datasheet"
+            raise InvalidCluster(source, f"gpu_classes[{index}]", expected, "none of them")
+
+
+def _cut(model: DigitsNet, digits: Digits, paths: Paths) -> BlockPartition:
+    return cut_model(
+        model,
+        {IMAGES: torch.from_numpy(digits.test_images[:2])},
+        model=MODEL,
+        version=VERSION,
+        repository=paths.repository,
+        output_names=[SCORES],
+    )
+
+
+def _estimate(cluster: Cluster, partition: BlockPartition, paths: Paths) -> Profiles:
+    profiles: dict[tuple[ModelName, GpuClassName], LatencyProfile] = {}
+    batches = range(1, cluster.options.max_batch + 1)
+    for gpu_class in cluster.gpu_classes:
+        shares = [Fraction(1, m) for m in range(1, gpu_class.max_share_denominator + 1)]
+        profile = estimate_profile(partition, gpu_class, batches, shares)
+        profiles[MODEL, gpu_class.name] = profile
+        rows, head = write_profile(profile)
+        rows_path, head_path = profile_paths(paths.profiles, MODEL, gpu_class.name)
+        rows_path.parent.mkdir(parents=True, exist_ok=True)
+        rows_path.write_text(rows, encoding="utf-8")
+        head_path.write_text(head, encoding="utf-8")
+    return profiles

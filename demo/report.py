@@ -1,0 +1,140 @@
+"""The demo's result: in words for a person, as ``report.json`` for a program, as pictures."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from demo.drive import Run
+from demo.prepare import MODEL, Prepared
+from penstock import __version__
+
+ATTAINMENT_BAR = 0.99
+LOAD_BAR = 0.90
+_PACKAGES = ("torch", "grpcio", "protobuf", "ortools", "numpy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoResult:
+    """All runs of one demo.
+
+    Attributes:
+        partitioned: the plan at (nearly) its planned load.
+        whole: the plan without partitioning at (nearly) its own planned load.
+        whole_overloaded: that same plan, offered what the partitioned one was.
+    """
+
+    prepared: Prepared
+    partitioned: Run
+    whole: Run
+    whole_overloaded: Run
+
+    @property
+    def wrong_answers(self) -> int:
+        """Wrong answers over all runs."""
+        runs = (self.partitioned, self.whole, self.whole_overloaded)
+        return sum(run.checked.wrong for run in runs)
+
+    def failures(self) -> list[str]:
+        """Return what falls short of the demo's promises; empty if all is well."""
+        run, whole = self.partitioned, self.whole
+        shortfalls = (
+            (self.wrong_answers > 0, f"{self.wrong_answers} answers are wrong"),
+            (
+                run.summary.attainment < ATTAINMENT_BAR or run.offered_load < LOAD_BAR,
+                f"attainment {run.summary.attainment:.2%} at {run.offered_load:.0%} of the plan, "
+                f"wanted {ATTAINMENT_BAR:.0%} at {LOAD_BAR:.0%}",
+            ),
+            (
+                run.summary.goodput_rps <= whole.summary.goodput_rps,
+                f"{run.summary.goodput_rps:.1f}/s partitioned is no more than "
+                f"{whole.summary.goodput_rps:.1f}/s without",
+            ),
+        )
+        return [words for falls_short, words in shortfalls if falls_short]
+
+
+def report_of(result: DemoResult) -> dict[str, object]:
+    """Return the content of ``report.json``."""
+    run, whole, over = result.partitioned, result.whole, result.whole_overloaded
+    return {
+        "emulated": True,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": {
+            "penstock": __version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        },
+        "slo_ms": result.prepared.plan.model(MODEL).slo_us / 1_000,
+        "planned_rps": run.planned_rps,
+        "offered_load": run.offered_load,
+        "sustained_rps": run.summary.goodput_rps,
+        "attainment": run.summary.attainment,
+        "simulated_attainment": run.simulated.attainment,
+        "p50_ms": run.summary.p50_ms,
+        "p99_ms": run.summary.p99_ms,
+        "simulated_p50_ms": run.simulated.p50_ms,
+        "simulated_p99_ms": run.simulated.p99_ms,
+        "refusals": dict(run.summary.refusals),
+        "accuracy": run.checked.accuracy,
+        "unsplit_accuracy": result.prepared.accuracy,
+        "answers": run.checked.answers,
+        "wrong_answers": result.wrong_answers,
+        "largest_relative_error": run.checked.largest_error,
+        "emulation_overruns": run.overruns,
+        "no_partition_planned_rps": whole.planned_rps,
+        "no_partition_sustained_rps": whole.summary.goodput_rps,
+        "no_partition_attainment": whole.summary.attainment,
+        "no_partition_overloaded_attainment": over.summary.attainment,
+        "no_partition_overloaded_goodput_rps": over.summary.goodput_rps,
+        "shortfalls": result.failures(),
+    }
+
+
+def words_of(result: DemoResult) -> str:
+    """Return the result in words."""
+    run, whole, over = result.partitioned, result.whole, result.whole_overloaded
+    gain = run.summary.goodput_rps / whole.summary.goodput_rps
+    checked = run.checked
+    lines = [
+        "Served (emulated devices, real answers)",
+        _line("with the plan", run),
+        _line("without partitioning", whole),
+        _line("… offered as much as the plan", over),
+        f"  The plan sustains {gain:.2f} × what the fleet sustains without partitioning.",
+        f"  Simulated attainment of the same arrivals: {run.simulated.attainment:.2%} "
+        f"(live {run.summary.attainment:.2%}).",
+        "",
+        "Answers",
+        f"  {checked.answers} checked against the unsplit model, {result.wrong_answers} wrong in "
+        f"all runs; largest relative error {checked.largest_error:.1e}",
+        f"  accuracy {checked.accuracy:.2%} served, {result.prepared.accuracy:.2%} for the "
+        "unsplit model on the whole test set",
+    ]
+    if run.overruns:
+        lines.append(
+            f"  {run.overruns} stages took longer on this CPU than on the device they emulate"
+        )
+    return "\n".join(lines)
+
+
+def _line(name: str, run: Run) -> str:
+    summary = run.summary
+    told = _refusals(summary.refusals)
+    return (
+        f"  {name + ':':32}planned {run.planned_rps:6.1f}/s, offered {summary.offered_rps:6.1f}/s, "
+        f"in time {summary.goodput_rps:6.1f}/s, attainment {summary.attainment:7.2%}, "
+        f"p50 {_ms(summary.p50_ms)}, p99 {_ms(summary.p99_ms)}{told}"
+    )
+
+
+def _refusals(refusals: Mapping[str, int]) -> str:
+    told = ", ".join(f"{count} {cause}" for cause, count in sorted(refusals.items()))
+    return f" ({told})" if told else ""
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f} ms"

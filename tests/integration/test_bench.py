@@ -1,0 +1,317 @@
+"""The load generator against a real gRPC server that answers, refuses, delays and stalls."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import numpy as np
+import pytest
+
+from client.arrays import tensor_of
+from client.infer import InferenceClient, RequestFailed
+from client.inputs import Inputs, random_inputs
+from client.load import LoadSettings, Target, run_load
+from client.messages import Answer, infer_message
+from client.outcomes import LoadResult, RequestOutcome
+from client.report import report_of
+from penstock.arrivals import constant, poisson
+from penstock.domain.arrivals import Arrival
+from penstock.domain.ids import ModelName
+from protos import inference_pb2 as pb
+from protos import inference_pb2_grpc
+
+ECHO = ModelName("echo")
+MS = 1_000
+SECOND = 1_000_000
+ROWS = 100
+
+
+class EchoServer(inference_pb2_grpc.GRPCInferenceServiceServicer):
+    """Doubles its input. The first element of a request says what happens to it.
+
+    Below 0: refused with that status. Otherwise answered after `delay_s`, and, while a stall
+    lasts, not before its end.
+    """
+
+    def __init__(self, delay_s: float = 0.0) -> None:
+        self.delay_s = delay_s
+        self.peers: set[str] = set()
+        self.asked = 0
+        self.timeouts_us: list[int] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self.first_asked = asyncio.Event()
+
+    async def ModelInfer(
+        self,
+        request: pb.ModelInferRequest,
+        context: grpc.aio.ServicerContext[pb.ModelInferRequest, pb.ModelInferResponse],
+    ) -> pb.ModelInferResponse:
+        self.asked += 1
+        self.first_asked.set()
+        self.peers.add(context.peer())
+        if "timeout" in request.parameters:
+            self.timeouts_us.append(request.parameters["timeout"].int64_param)
+        await self.open.wait()
+        values = np.frombuffer(request.raw_input_contents[0], "<f4")
+        if values[0] < 0:
+            code = next(each for each in grpc.StatusCode if each.value[0] == -values[0])
+            await context.abort(code, f"refused with {code.name}")
+        if self.delay_s:
+            await asyncio.sleep(self.delay_s)
+        return self.answer(request, values)
+
+    def answer(
+        self, request: pb.ModelInferRequest, values: np.ndarray[tuple[int], np.dtype[np.float32]]
+    ) -> pb.ModelInferResponse:
+        reply = pb.ModelInferResponse(model_name=request.model_name, id=request.id)
+        reply.outputs.add(name="y", datatype="FP32", shape=request.inputs[0].shape)
+        reply.raw_output_contents.append((values * 2).tobytes())
+        return reply
+
+    async def ModelStreamInfer(
+        self,
+        requests: AsyncIterator[pb.ModelInferRequest],
+        _context: grpc.aio.ServicerContext[pb.ModelInferRequest, pb.ModelStreamInferResponse],
+    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        async for request in requests:
+            values = np.frombuffer(request.raw_input_contents[0], "<f4")
+            if values[0] < 0:
+                yield pb.ModelStreamInferResponse(error_message="no")
+            else:
+                answer = self.answer(request, values)
+                yield pb.ModelStreamInferResponse(infer_response=answer)
+
+    async def ModelMetadata(
+        self,
+        request: pb.ModelMetadataRequest,
+        context: grpc.aio.ServicerContext[pb.ModelMetadataRequest, pb.ModelMetadataResponse],
+    ) -> pb.ModelMetadataResponse:
+        if request.name != ECHO:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no model {request.name!r}")
+        reply = pb.ModelMetadataResponse(name=ECHO, versions=["1"], platform="test")
+        reply.inputs.add(name="x", datatype="FP32", shape=[-1, 2])
+        reply.outputs.add(name="y", datatype="FP32", shape=[-1, 2])
+        return reply
+
+    async def ServerReady(
+        self,
+        _request: pb.ServerReadyRequest,
+        _context: grpc.aio.ServicerContext[pb.ServerReadyRequest, pb.ServerReadyResponse],
+    ) -> pb.ServerReadyResponse:
+        return pb.ServerReadyResponse(ready=True)
+
+    async def stall(self, seconds: float) -> None:
+        """Answer nothing for a while, from the first request on."""
+        await self.first_asked.wait()
+        self.open.clear()
+        await asyncio.sleep(seconds)
+        self.open.set()
+
+
+@asynccontextmanager
+async def serving(echo: EchoServer) -> AsyncIterator[str]:
+    server = grpc.aio.server()
+    inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(echo, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(None)
+
+
+def numbered_rows(refusals: dict[int, grpc.StatusCode] | None = None) -> Inputs:
+    """Row i holds (i, i), or asks for a refusal."""
+    rows = np.repeat(np.arange(ROWS, dtype=np.float32)[:, None], 2, axis=1)
+    for row, code in (refusals or {}).items():
+        rows[row, 0] = -code.value[0]
+    return Inputs(tensors=(tensor_of("x", rows),))
+
+
+def settings_for(
+    address: str,
+    instants: tuple[int, ...],
+    *,
+    inputs: Inputs | None = None,
+    samples: int = 1,
+    slo_us: int = 200 * MS,
+    deadline_us: int = 5 * SECOND,
+    timeout_us: int | None = None,
+    connections: int = 2,
+    in_flight_requests: int = 1_000,
+) -> LoadSettings:
+    return LoadSettings(
+        address=address,
+        arrivals=tuple(
+            Arrival(arrival_us=instant, model=ECHO, samples=samples) for instant in instants
+        ),
+        targets={ECHO: Target(inputs=inputs or numbered_rows(), slo_us=slo_us)},
+        duration_us=max(instants) + 1,
+        connections=connections,
+        deadline_us=deadline_us,
+        timeout_us=timeout_us,
+        in_flight_requests=in_flight_requests,
+    )
+
+
+async def test_counts_by_cause_are_exact() -> None:
+    refusals = {
+        3: grpc.StatusCode.RESOURCE_EXHAUSTED,
+        5: grpc.StatusCode.RESOURCE_EXHAUSTED,
+        7: grpc.StatusCode.UNAVAILABLE,
+        11: grpc.StatusCode.DEADLINE_EXCEEDED,
+    }
+    async with serving(EchoServer()) as address:
+        instants = constant(400.0, SECOND // 2)
+        result = await run_load(settings_for(address, instants, inputs=numbered_rows(refusals)))
+    report = report_of(result)
+    assert len(result.outcomes) == report.sent == 200  # every row is sent twice
+    assert report.summary.refusals == {
+        "RESOURCE_EXHAUSTED": 4,
+        "UNAVAILABLE": 2,
+        "DEADLINE_EXCEEDED": 2,
+    }
+    assert report.summary.answered == 192
+    assert result.outcomes[7].details == "refused with UNAVAILABLE"
+    assert [each.intended_us for each in result.outcomes] == list(instants)
+    assert all(each.sent_us >= each.intended_us for each in result.outcomes)
+
+
+async def test_answers_come_back_with_the_rows_that_were_asked() -> None:
+    answers: list[tuple[RequestOutcome, Answer]] = []
+    async with serving(EchoServer()) as address:
+        settings = settings_for(address, constant(500.0, SECOND // 10), samples=3)
+        await run_load(settings, on_answer=lambda *each: answers.append(each))
+    assert len(answers) == 50
+    for outcome, answer in answers:
+        rows = (outcome.first_row + np.arange(3)) % ROWS
+        np.testing.assert_array_equal(answer.array("y"), np.repeat(2.0 * rows[:, None], 2, axis=1))
+
+
+async def test_waits_during_a_stall_are_counted_in_full() -> None:
+    stall_us = 300 * MS
+    echo = EchoServer()
+    async with serving(echo) as address, asyncio.TaskGroup() as group:
+        group.create_task(echo.stall(stall_us / SECOND))
+        result = await run_load(settings_for(address, constant(100.0, SECOND // 2)))
+    end_us = max(each.ended_us for each in result.outcomes if each.intended_us < stall_us)
+    assert end_us >= stall_us
+    waited = [each for each in result.outcomes if 20 * MS < each.intended_us < 280 * MS]
+    assert len(waited) == 25
+    for each in waited:
+        assert each.latency_us >= stall_us - each.intended_us
+    lags_us = sorted(each.send_lag_us for each in waited)
+    assert lags_us[len(lags_us) // 2] < 100 * MS  # the stall held no sends back
+    late = report_of(result)
+    assert late.summary.attainment < 1.0
+    assert late.summary.p99_ms is not None
+    assert late.summary.p99_ms > 250
+
+
+async def test_a_deadline_ends_each_request() -> None:
+    echo = EchoServer()
+    echo.open.clear()
+    async with serving(echo) as address:
+        instants = constant(100.0, SECOND // 10)
+        result = await run_load(settings_for(address, instants, deadline_us=150 * MS))
+        echo.open.set()
+    assert {each.status for each in result.outcomes} == {"DEADLINE_EXCEEDED"}
+    assert all(140 * MS < each.latency_us < 400 * MS for each in result.outcomes)
+
+
+async def test_what_is_under_way_is_bounded() -> None:
+    echo = EchoServer()
+    echo.open.clear()
+    async with serving(echo) as address:
+        result = await run_load(
+            settings_for(
+                address,
+                constant(200.0, SECOND // 10),
+                deadline_us=300 * MS,
+                in_flight_requests=5,
+            )
+        )
+        echo.open.set()
+    assert report_of(result).summary.refusals == {"DEADLINE_EXCEEDED": 5, "NOT_SENT": 15}
+    assert echo.asked == 5
+
+
+async def test_each_connection_is_one_of_its_own() -> None:
+    echo = EchoServer()
+    async with serving(echo) as address:
+        instants = constant(200.0, SECOND // 10)
+        await run_load(settings_for(address, instants, connections=4, timeout_us=70 * MS))
+    assert len(echo.peers) == 4
+    assert echo.timeouts_us == [70 * MS] * 20
+
+
+async def test_a_poisson_load_is_offered_at_its_rate() -> None:
+    instants = poisson(300.0, SECOND, random.Random(1))
+    seen: list[tuple[int, int]] = []
+    async with serving(EchoServer()) as address:
+        result = await run_load(
+            settings_for(address, instants), on_progress=lambda *each: seen.append(each)
+        )
+    assert report_of(result).summary.answered == len(instants)
+    assert seen == sorted(seen)
+    assert seen[-1] == (len(instants), len(instants))
+
+
+async def test_no_server_is_told_before_the_load_starts() -> None:
+    settings = settings_for("127.0.0.1:1", (0,))
+    unreachable = LoadSettings(
+        address=settings.address,
+        arrivals=settings.arrivals,
+        targets=settings.targets,
+        duration_us=settings.duration_us,
+        connect_timeout_us=200 * MS,
+    )
+    with pytest.raises(RequestFailed, match=r"no connection to 127\.0\.0\.1:1 within"):
+        await run_load(unreachable)
+
+
+async def test_a_server_that_goes_away_leaves_an_outcome_for_each_request() -> None:
+    echo = EchoServer(delay_s=0.05)
+    async with serving(echo) as address:
+        load = asyncio.create_task(run_load(settings_for(address, constant(100.0, SECOND // 2))))
+        await echo.first_asked.wait()
+    result: LoadResult = await load
+    assert len(result.outcomes) == 50
+    assert {each.status for each in result.outcomes} <= {"OK", "UNAVAILABLE", "CANCELLED"}
+    assert result.outcomes[-1].status == "UNAVAILABLE"
+
+
+async def test_the_client_asks_one_by_one() -> None:
+    async with serving(EchoServer()) as address, InferenceClient(address) as client:
+        x = np.array([[1.5, 2.0]], np.float32)
+        answer = await client.infer(ECHO, {"x": x}, request_id="a", deadline_us=SECOND)
+        np.testing.assert_array_equal(answer.array(), x * 2)
+        assert (answer.id, answer.emulated) == ("a", False)
+        facts = await client.facts(ECHO)
+        assert [spec.shape for spec in facts.inputs] == [(-1, 2)]
+        assert (facts.slo_us, facts.max_batch) == (None, 0)  # it has no configuration
+        assert random_inputs(facts.inputs, seed=0).rows > 1
+        assert await client.ready()
+        with pytest.raises(RequestFailed, match="NOT_FOUND: no model 'nix'"):
+            await client.facts("nix")
+        with pytest.raises(RequestFailed, match="UNIMPLEMENTED"):
+            await client.health()
+
+
+async def test_the_client_asks_over_a_stream() -> None:
+    async def messages() -> AsyncIterator[pb.ModelInferRequest]:
+        for value in (1.0, -5.0, 3.0):
+            yield infer_message(ECHO, {"x": np.full((1, 2), value, np.float32)})
+
+    async with serving(EchoServer()) as address, InferenceClient(address) as client:
+        replies = [each async for each in client.stream(messages())]
+    first, refused, last = replies
+    assert isinstance(first, Answer)
+    assert isinstance(refused, RequestFailed)
+    assert isinstance(last, Answer)
+    assert (first.array()[0, 0], refused.details, last.array()[0, 0]) == (2.0, "no", 6.0)
