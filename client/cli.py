@@ -169,7 +169,8 @@ def _write_files(
         from penstock.pictures.latency import draw_latency
 
         slos_us = {target.slo_us for target in done.settings.targets.values()}
-        draw_latency(done.result.as_outcomes(), min(slos_us), plot)
+        title = f"Latency of {_what(done)}"
+        draw_latency(done.result.as_outcomes(), min(slos_us), plot, title)
 
 
 def _show_result(options: BenchOptions, done: BenchResult, *, as_json: bool) -> None:
@@ -177,7 +178,6 @@ def _show_result(options: BenchOptions, done: BenchResult, *, as_json: bool) -> 
 
     report = report_of(done.result)
     models = sorted(done.settings.targets)
-    emulated = " (emulated devices)" if done.emulated else ""
     if as_json:
         asked = {"address": options.address, "models": models, "arrivals": options.arrivals}
         slos = {name: target.slo_us / 1_000 for name, target in done.settings.targets.items()}
@@ -191,6 +191,11 @@ def _show_result(options: BenchOptions, done: BenchResult, *, as_json: bool) -> 
             }
         )
     else:
-        show(report_table(report, f"{', '.join(models)} at {options.address}{emulated}"))
+        show(report_table(report, f"{_what(done)} at {options.address}"))
     for doubt in warnings_of(report):
         note(f"warning: {doubt}")
+
+
+def _what(done: BenchResult) -> str:
+    emulated = " (emulated devices)" if done.emulated else ""
+    return ", ".join(sorted(done.settings.targets)) + emulated

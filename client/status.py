@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from penstock.domain.errors import InvalidSettings, PenstockError
 
 if TYPE_CHECKING:
+    from rich.console import JustifyMethod
     from rich.table import Table
 
 Json: TypeAlias = "str | int | float | bool | Sequence[Json] | Mapping[str, Json] | None"
@@ -23,6 +24,7 @@ Json: TypeAlias = "str | int | float | bool | Sequence[Json] | Mapping[str, Json
 _PATH = "/status.json"
 _TIMEOUT_S = 5.0
 _LONGEST_PAGE = 64 << 20
+_MANY_FIELDS, _FEW_ROWS = 8, 3
 
 
 def status_url(address: str) -> str:
@@ -86,15 +88,29 @@ def _lists(value: Mapping[str, Json]) -> Iterator[tuple[str, list[Mapping[str, J
 
 
 def _table(name: str, rows: Sequence[Mapping[str, Json]]) -> Table:
+    """Return objects as rows, or, few with many fields, as columns; empty fields are left out."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=_words(name), title_justify="left", title_style="bold", pad_edge=False)
-    columns = [key for key, value in rows[0].items() if not _is_list_of_objects(value)]
-    for column in columns:
-        is_number = all(isinstance(row.get(column), int | float) for row in rows)
-        table.add_column(_words(column), justify="right" if is_number else "left")
+    table = Table(title=_words(name), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    fields = [
+        field
+        for field, value in rows[0].items()
+        if not _is_list_of_objects(value) and any(row.get(field) not in ("", []) for row in rows)
+    ]
+    if len(fields) > _MANY_FIELDS and len(rows) <= _FEW_ROWS:
+        first, *others = fields
+        for heading in (first, *(_text(row.get(first)) for row in rows)):
+            table.add_column(_words(heading), overflow="fold")
+        for field in others:
+            table.add_row(_words(field), *(_text(row.get(field)) for row in rows))
+        return table
+    for field in fields:
+        is_number = all(isinstance(row.get(field), int | float) for row in rows)
+        justify: JustifyMethod = "right" if is_number else "left"
+        table.add_column(_words(field), justify=justify, overflow="fold")
     for row in rows:
-        table.add_row(*(_text(row.get(column)) for column in columns))
+        table.add_row(*(_text(row.get(field)) for field in fields))
     return table
 
 

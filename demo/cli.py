@@ -48,9 +48,9 @@ def demo(
         PenstockError: the cluster file is wrong, or the fleet did not come up.
     """
     from demo.prepare import Paths, prepare
-    from launcher.local import stop_on_sigterm
+    from launcher.local import stop_on_signals
 
-    stop_on_sigterm()
+    stop_on_signals()
     paths = Paths(root=out)
     paths.root.mkdir(parents=True, exist_ok=True)
     say = _quiet if as_json else note

@@ -109,6 +109,8 @@ def prepare(cluster_file: Path, paths: Paths, say: Callable[[str], None]) -> Pre
     cluster = read_cluster(cluster_file.read_text(encoding="utf-8"), str(cluster_file))
     _check(cluster, str(cluster_file))
     say("Training a residual CNN on 1,347 real images of digits")
+    # One thread: with more, a busy neighbour makes these small kernels wait for each other.
+    torch.set_num_threads(1)
     digits = read_digits()
     model = train(digits)
     scores = scores_of(model, digits.test_images)

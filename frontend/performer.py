@@ -230,6 +230,8 @@ class Performer:
                 self._fail(batch, detail, retriable=report.retriable)
 
     def _result(self, result: BatchResult, views: Sequence[memoryview]) -> None:
+        if result.HasField("report"):
+            self._report(result.report)
         batch = BatchId(result.batch_id)
         slices = self._flights.pop(batch, None)
         if slices is not None:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # no stubs
-from grpc_health.v1.health import aio as health  # type: ignore[import-untyped]  # no stubs
-from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  # no stubs
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
+from grpc_reflection.v1alpha import reflection
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from frontend import status_page

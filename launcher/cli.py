@@ -33,7 +33,7 @@ def serve(
 
     Runs until Ctrl-C, SIGTERM or the end of one of its processes; then it stops them all.
     """
-    from launcher.local import FleetSettings, LocalFleet, stop_on_sigterm
+    from launcher.local import FleetSettings, LocalFleet, stop_on_signals
     from penstock.formats.plans import read_plan
 
     the_plan = read_plan(plan.read_text(encoding="utf-8"), str(plan))
@@ -50,7 +50,7 @@ def serve(
             policy=policy,
             run_log=run_log,
         )
-        stop_on_sigterm()
+        stop_on_signals()
         fleet = stack.enter_context(LocalFleet(settings, the_plan))
         addresses = fleet.start(start_limit_s)
         if as_json:

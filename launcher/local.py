@@ -185,13 +185,17 @@ class LocalFleet:
             raise LaunchFailed(f"{complaint} in time; see the logs in {self._settings.logs}")
 
 
-def stop_on_sigterm() -> None:
-    """Let SIGTERM unwind this process as Ctrl-C does, so that its fleet is stopped."""
+def stop_on_signals() -> None:
+    """Let SIGTERM and SIGINT unwind this process, so that its fleet is stopped in order.
+
+    SIGINT too: a shell starts background jobs with it ignored.
+    """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, interrupt)
 
 
 def read_counter(metrics: str, name: str) -> float:

@@ -50,8 +50,8 @@ class CandidatePool:
 
     @property
     def compute_load(self) -> float:
-        """Instances busy computing per sample/s."""
-        return self.latency_us / (US_PER_SECOND * self.batch)
+        """Instances busy computing per sample/s; a stage counts as a microsecond at least."""
+        return max(1, self.latency_us) / (US_PER_SECOND * self.batch)
 
     def link_load(self, sample_us: Micros) -> float:
         """Instances whose part of the network card is busy per sample/s: m·g share one card."""

@@ -26,7 +26,8 @@ _BARELY_USED = 0.01
 def infeasible(inputs: PlannerInputs, rates: Rates, settings: SolverSettings) -> Infeasible:
     """Return the error that tells why no plan serves every model at these rates."""
     alone = [reason for model in inputs.models for reason in _alone(model, inputs, rates)]
-    return Infeasible(alone or list(_together(inputs, rates, settings)))
+    reasons = alone or list(_together(inputs, rates, settings))
+    return Infeasible(reasons or ["no constraint alone is in the way, all together leave no plan"])
 
 
 def _alone(model: ModelInputs, inputs: PlannerInputs, rates: Rates) -> Iterator[str]:

@@ -116,6 +116,7 @@ def _check_same_blocks(first: LatencyProfile, other: LatencyProfile) -> None:
         ("blocks", first.blocks, other.blocks),
         ("cut_bytes", first.cut_bytes, other.cut_bytes),
         ("weight_bytes", first.weight_bytes, other.weight_bytes),
+        ("activation_bytes", first.activation_bytes, other.activation_bytes),
     )
     for name, left, right in pairs:
         if left != right:

@@ -27,6 +27,7 @@ from planner.quiet import native_output_on_stderr
 SolverName: TypeAlias = Literal["gscip", "highs"]
 
 _LEAST_TIME_S = 1.0  # a solve gets this much even when the limit has passed: an incumbent is owed
+_TIDY_TIME_S = 5.0  # the tidy-up is a courtesy and must not use up the time limit
 _ZERO = 1e-9  # relative: flows below are noise of the solver
 _SLACK = 1e-9  # relative: what the tidy-up may give away of the objective
 
@@ -69,7 +70,7 @@ def solve(problem: Problem, settings: SolverSettings) -> Solution | None:
     """Return the best plan of the problem found in time; None if there is provably none.
 
     Raises:
-        PlanningFailed: the time was up before any plan was found.
+        PlanningFailed: the time was up before a plan that serves every model was found.
     """
     formulation = formulate(problem)
     result = _run(formulation.program, settings)
@@ -83,6 +84,8 @@ def solve(problem: Problem, settings: SolverSettings) -> Solution | None:
     flows = _most_flow(problem, instances)
     objective = least_weighted(problem, flows)
     optimal = reason == mathopt.TerminationReason.OPTIMAL
+    if objective <= 0 and not optimal:
+        raise PlanningFailed("no plan that serves every model was found in time")
     return Solution(
         instances=instances,
         flows=flows,
@@ -135,7 +138,8 @@ def _trimmed(
             formulation.n[pool].upper_bound = count
     instances = mathopt.fast_sum(formulation.n.values())
     program.minimize((1 + sum(used.values())) * mathopt.fast_sum(formulation.gpus) + instances)
-    result = _run(program, replace(settings, relative_gap=0.0))
+    soon = min(settings.deadline, time.perf_counter() + _TIDY_TIME_S)
+    result = _run(program, replace(settings, relative_gap=0.0, deadline=soon))
     found = result.has_primal_feasible_solution()
     return _rounded(formulation, result) if found else used
 

@@ -240,6 +240,8 @@ def _capacity_faults(
     pool: Pool, model: ModelPlan, classes: Mapping[GpuClassName, GpuClass]
 ) -> Iterator[str]:
     """Yield if instances or their network cards would be busy for more than all of the time."""
+    if not any(pool.id in pipeline.pools for pipeline in model.pipelines):
+        yield f"pool {pool.id}: no pipeline leads through it"
     computing = receiving = sending = 0.0
     card_sharers = pool.share.denominator * classes[pool.gpu_class].gpus_per_server
     for pipeline in model.pipelines:
@@ -257,11 +259,18 @@ def _capacity_faults(
         if busy_us > room_us:
             share = busy_us / (pool.instances * 1e6)
             yield f"pool {pool.id}: would {doing} {share:.1%} of the time"
-    if computing == 0:
-        yield f"pool {pool.id}: no pipeline leads through it"
 
 
 def _inventory_faults(plan: Plan) -> Iterator[str]:
+    counts = {each.name: each.count for each in plan.gpu_classes}
+    crowded = False
+    for pool in (pool for model in plan.models for pool in model.pools):
+        room = counts.get(pool.gpu_class, 0) * pool.share.denominator
+        if pool.instances > room:
+            crowded = True
+            yield f"pool {pool.id}: has {pool.instances} instances, its class has room for {room}"
+    if crowded:
+        return  # laying out that many could take forever
     used = Counter(slot.gpu_class for slot in gpu_slots(plan))
     for each in plan.gpu_classes:
         if used[each.name] > each.count:

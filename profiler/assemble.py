@@ -29,7 +29,9 @@ from penstock.domain.blocks import TensorSpec
 from penstock.domain.units import Bytes
 from profiler.capture import quiet_export
 from profiler.chain import Chain, Weight, batch_axis, packed, packed_axes, tensor_spec
-from profiler.work import ATEN, NO_WORK, VIEWS, Work, sample_bytes, work_of
+from profiler.work import ATEN, NO_WORK, Work, is_view, sample_bytes, work_of
+
+STRICT_VIEWS = (ATEN.view.default, ATEN._unsafe_view.default)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,9 @@ def build_block(chain: Chain, first: int, end: int) -> BlockProgram:
         _place(draft, chain, node, taken)
     returned = [draft.new[node] if is_last else _pack(draft, node) for node in results]
     draft.graph.output(tuple(returned))
+    work = _work(draft, chain, stored)
+    live_bytes = _live_bytes(draft.graph, {draft.new[node] for node in stored})
+    _relax_views(draft.graph)
     names = chain.captured.output_names if is_last else tuple(chain.names[node] for node in results)
     return BlockProgram(
         program=_program(draft, chain, stored, taken, returned),
@@ -82,9 +87,9 @@ def build_block(chain: Chain, first: int, end: int) -> BlockProgram:
         outputs=tuple(
             tensor_spec(name, node.meta["val"]) for name, node in zip(names, returned, strict=True)
         ),
-        work=_work(draft, chain, stored),
+        work=work,
         weight_bytes=sum(chain.weights[node].size_bytes for node in stored),
-        live_bytes=_live_bytes(draft.graph, {draft.new[node] for node in stored}),
+        live_bytes=live_bytes,
     )
 
 
@@ -173,6 +178,17 @@ def _place(draft: _Draft, chain: Chain, node: Node, taken: Sequence[Node]) -> No
     if node.op == "get_attr":
         name = str(node.target)
         draft.attributes[name] = chain.captured.program.graph_module.get_submodule(name)
+
+
+def _relax_views(graph: Graph) -> None:
+    """Let views copy where memory lies otherwise than it did at export.
+
+    Kernels of another device, or chosen for another batch size, may lay out their results in
+    another way; a view that was fitting at export would then fail.
+    """
+    for view in STRICT_VIEWS:
+        for node in graph.find_nodes(op="call_function", target=view):
+            node.target = ATEN.reshape.default
 
 
 def _batch_source(draft: _Draft, taken: Sequence[Node]) -> tuple[Node, int]:
@@ -283,7 +299,7 @@ def _live_bytes(graph: Graph, weights: set[Node]) -> Bytes:
 
 
 def _owner(node: Node) -> Node:
-    while node.target in VIEWS and node.all_input_nodes:
+    while is_view(node) and node.all_input_nodes:
         node = node.all_input_nodes[0]
     return node
 

@@ -54,10 +54,12 @@ class Captured:
     """A model as a program.
 
     Attributes:
+        reference: the model as it was given; takes its inputs in order, returns its outputs.
         program: functional: no operator writes to its inputs.
         input_names, output_names: in the order of the program's inputs and outputs.
     """
 
+    reference: torch.nn.Module
     program: ExportedProgram
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
@@ -77,6 +79,20 @@ class _ByName(torch.nn.Module):
             result = self.module(**dict(zip(self.names, tensors, strict=True)))
         else:
             result = self.module(*tensors)
+        return tuple(leaf for leaf in pytree.tree_leaves(result) if leaf is not None)
+
+
+class _Saved(torch.nn.Module):
+    """Calls a saved program with tensors in the order of its graph's inputs."""
+
+    def __init__(self, program: ExportedProgram) -> None:
+        super().__init__()
+        self.module = program.module()
+        self.structure = program.call_spec.in_spec
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        arguments, options = pytree.tree_unflatten(tensors, self.structure)
+        result = self.module(*arguments, **options)
         return tuple(leaf for leaf in pytree.tree_leaves(result) if leaf is not None)
 
 
@@ -169,7 +185,7 @@ def capture(
     except Exception as error:  # torch.export fails in very many ways, all of them the model's
         expected = "a module that torch.export can capture with a dynamic batch"
         raise InvalidGraph(source, "", expected, _first_line(error)) from error
-    return _finished(whole, tuple(examples), names, source)
+    return _finished(wrapped, whole, tuple(examples), names, source)
 
 
 def capture_file(path: Path, output_names: Sequence[str] | None = None) -> Captured:
@@ -181,6 +197,7 @@ def capture_file(path: Path, output_names: Sequence[str] | None = None) -> Captu
     try:
         with quiet_export():
             whole = torch.export.load(path)
+            reference = _Saved(whole)
     except (RuntimeError, ValueError, OSError, KeyError) as error:
         expected = "a program saved by torch.export.save"
         raise InvalidGraph(str(path), "", expected, _first_line(error)) from error
@@ -188,11 +205,15 @@ def capture_file(path: Path, output_names: Sequence[str] | None = None) -> Captu
     names = tuple(_plain_name(name) for name in signature.user_inputs)
     count = len(signature.user_outputs)
     outputs = tuple(output_names or _numbered(count))
-    return _finished(whole, names, outputs, str(path))
+    return _finished(reference, whole, names, outputs, str(path))
 
 
 def _finished(
-    whole: ExportedProgram, inputs: tuple[str, ...], outputs: tuple[str, ...], source: str
+    reference: torch.nn.Module,
+    whole: ExportedProgram,
+    inputs: tuple[str, ...],
+    outputs: tuple[str, ...],
+    source: str,
 ) -> Captured:
     _refuse_one_batch(whole, source)
     program = whole
@@ -203,8 +224,9 @@ def _finished(
     if len(outputs) != len(program.graph_signature.user_outputs):
         count = len(program.graph_signature.user_outputs)
         raise InvalidGraph(source, "output_names", f"{count} names", str(len(outputs)))
+    _refuse_other_axes(program, (*inputs, *outputs), source)
     _simplify(program)
-    return Captured(program=program, input_names=inputs, output_names=outputs)
+    return Captured(reference=reference, program=program, input_names=inputs, output_names=outputs)
 
 
 def _refuse_one_batch(program: ExportedProgram, source: str) -> None:
@@ -223,6 +245,23 @@ def _refuse_state(program: ExportedProgram, source: str) -> None:
         if given.kind in (InputKind.TOKEN, InputKind.CUSTOM_OBJ):
             expected = "a model made of tensors only"
             raise InvalidGraph(source, "", expected, f"{given.kind.name} {given.target}")
+
+
+def _refuse_other_axes(program: ExportedProgram, names: Sequence[str], source: str) -> None:
+    signature = program.graph_signature
+    given = {*signature.user_inputs}
+    nodes = [node for node in program.graph.nodes if node.name in given]
+    nodes += program.graph.output_node().args[0]
+    for name, node in zip(names, nodes, strict=True):
+        shape = node.meta["val"].shape if isinstance(node, Node) else ()
+        if not shape or not is_batch(shape[0]) or not all(isinstance(s, int) for s in shape[1:]):
+            expected = "the batch on the first axis and no other dynamic size"
+            raise InvalidGraph(source, name, expected, f"({', '.join(map(str, shape))})")
+
+
+def is_batch(size: object) -> bool:
+    """Say whether a size is the batch itself: the one symbol of a program, not 12 times it."""
+    return isinstance(size, torch.SymInt) and bool(size.node.expr.is_Symbol)
 
 
 def _simplify(program: ExportedProgram) -> None:
@@ -288,8 +327,11 @@ def _plain_name(placeholder: str) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    """Return what went wrong, in one line; torch lists its reasons with dashes."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reasons = [line.removeprefix("- ") for line in lines if line.startswith("- ")]
+    told = (reasons or lines or [""])[0].partition(". If you")[0]
+    return f"{type(error).__name__}: {told}"
 
 
 @contextmanager

@@ -23,8 +23,17 @@ from penstock.domain.errors import InvalidGraph
 from penstock.domain.graph import Layer, ModelGraph
 from penstock.domain.ids import ModelName
 from penstock.domain.units import Bytes
-from profiler.capture import Captured
-from profiler.work import ATEN, NO_WORK, VIEWS, is_view, sample_bytes, tensor_bytes, work_of
+from profiler.capture import Captured, is_batch
+from profiler.work import (
+    ATEN,
+    LAYOUTS,
+    NO_WORK,
+    VIEWS,
+    is_view,
+    sample_bytes,
+    tensor_bytes,
+    work_of,
+)
 
 DATATYPES: Mapping[torch.dtype, str] = {
     torch.bool: "BOOL",
@@ -155,7 +164,7 @@ def packed(tensor: torch.Tensor) -> torch.Tensor:
 def batch_axis(tensor: torch.Tensor) -> int | None:
     """Return the one axis that is the batch size; None if no axis is."""
     for axis, size in enumerate(tensor.shape):
-        if _is_batch(size):
+        if is_batch(size):
             return axis
     return None
 
@@ -164,11 +173,6 @@ def tensor_spec(name: str, tensor: torch.Tensor) -> TensorSpec:
     """Describe a fake tensor for the wire."""
     shape = tuple(size if isinstance(size, int) else DYNAMIC for size in tensor.shape)
     return TensorSpec(name=name, datatype=DATATYPES[tensor.dtype], shape=shape)
-
-
-def _is_batch(size: object) -> bool:
-    """Say whether a size is the batch itself: the one symbol of the program, not 12 times it."""
-    return isinstance(size, torch.SymInt) and bool(size.node.expr.is_Symbol)
 
 
 def _example(size: int | torch.SymInt) -> int:
@@ -200,7 +204,7 @@ def _share_batch_size(graph: Graph, inputs: Sequence[Node]) -> Node | None:
     readers = [
         node
         for node in graph.find_nodes(op="call_function", target=ATEN.sym_size.int)
-        if _is_batch(node.meta["val"])
+        if is_batch(node.meta["val"])
     ]
     if not readers:
         return None
@@ -269,7 +273,7 @@ def _last_use(node: Node, position: Mapping[Node, int], outputs: Sequence[Node],
 def _sent_as(node: Node, free: frozenset[Node]) -> Node:
     """Follow views back to the smallest tensor from which the receiver can make this one."""
     best, current = node, node
-    while current.target in VIEWS:
+    while current.target in VIEWS or current.target in LAYOUTS:
         sources = [each for each in current.all_input_nodes if each not in free]
         if len(sources) != 1 or not isinstance(sources[0].meta.get("val"), torch.Tensor):
             break
@@ -286,7 +290,7 @@ def _can_cross(node: Node) -> bool:
     if not isinstance(value, torch.Tensor) or value.dtype not in DATATYPES:
         return False
     dynamic = [size for size in value.shape if not isinstance(size, int)]
-    return len(dynamic) <= 1 and all(_is_batch(size) for size in dynamic)
+    return len(dynamic) <= 1 and all(is_batch(size) for size in dynamic)
 
 
 def _can_cut(crossing: Sequence[Node]) -> bool:

@@ -74,8 +74,7 @@ def cut(
         from profiler.verify import check_blocks
 
         examples = examples or [example(spec, 2) for spec in report.partition.inputs]
-        whole = captured.program.module()
-        error = check_blocks(whole, examples, report.directory, report.partition)
+        error = check_blocks(captured.reference, examples, report.directory, report.partition)
     show_cut(report.partition, report.directory, report.blocks_digest, error, as_json=as_json)
 
 
@@ -144,17 +143,15 @@ def estimate(
     left alone.
     """
     from penstock.domain.ids import ModelName
-    from penstock.formats.graphs import read_blocks
-    from penstock.formats.layout import BLOCKS_FILE, model_directory, profile_paths
+    from penstock.formats.layout import model_directory, profile_paths
     from penstock.formats.profiles import write_profile
     from profiler.estimate import estimate_profile, shares_of
-    from profiler.files import write_atomically
+    from profiler.files import load_partition, write_atomically
 
-    path = model_directory(repository, ModelName(model), version) / BLOCKS_FILE
-    partition = read_blocks(path.read_text(encoding="utf-8"), str(path))
-    sizes = parse_batches(batches)
+    sizes, classes = parse_batches(batches), _classes(cluster, gpu_class)
+    partition, _ = load_partition(model_directory(repository, ModelName(model), version))
     written = []
-    for each in _classes(cluster, gpu_class):
+    for each in classes:
         csv_path, head_path = profile_paths(profiles, partition.model, each.name)
         if head_path.exists() and not overwrite and _is_better(csv_path, head_path):
             continue

@@ -78,7 +78,7 @@ def cut_model(
     captured = capture(module, inputs, output_names, source=model)
     report = cut_captured(captured, model, version, repository, max_blocks=max_blocks)
     examples = [inputs[name] for name in captured.input_names]
-    check_blocks(captured.program.module(), examples, report.directory, report.partition)
+    check_blocks(captured.reference, examples, report.directory, report.partition)
     return report.partition
 
 

@@ -1,9 +1,15 @@
-"""Writes files whole or not at all. Knows nothing of what is in them."""
+"""Files of the model repository that need no torch: writing whole or not at all, descriptions."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+from penstock.domain.blocks import BlockPartition
+from penstock.domain.errors import InvalidGraph
+from penstock.formats.codec import digest
+from penstock.formats.graphs import read_blocks
+from penstock.formats.layout import BLOCKS_FILE
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -15,3 +21,18 @@ def write_atomically(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+
+
+def load_partition(directory: Path) -> tuple[BlockPartition, str]:
+    """Read ``blocks.json`` and return it with its SHA-256.
+
+    Raises:
+        InvalidGraph: it is missing or wrong.
+    """
+    path = directory / BLOCKS_FILE
+    if not path.exists():
+        raise InvalidGraph(
+            str(path), "", "the blocks of a model; `penstock cut` makes them", "none"
+        )
+    text = path.read_text(encoding="utf-8")
+    return read_blocks(text, str(path)), digest(text)

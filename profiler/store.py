@@ -17,8 +17,6 @@ from torch.export.passes import move_to_device_pass
 from penstock.domain.blocks import BlockPartition
 from penstock.domain.errors import InvalidGraph
 from penstock.formats.codec import digest
-from penstock.formats.graphs import read_blocks
-from penstock.formats.layout import BLOCKS_FILE
 from profiler.capture import quiet_export
 from profiler.files import write_atomically
 
@@ -33,21 +31,6 @@ def save_program(path: Path, program: ExportedProgram) -> str:
     data = buffer.getvalue()
     write_atomically(path, data)
     return digest(data)
-
-
-def load_partition(directory: Path) -> tuple[BlockPartition, str]:
-    """Read ``blocks.json`` and return it with its SHA-256.
-
-    Raises:
-        InvalidGraph: it is missing or wrong.
-    """
-    path = directory / BLOCKS_FILE
-    if not path.exists():
-        raise InvalidGraph(
-            str(path), "", "the blocks of a model; `penstock cut` makes them", "none"
-        )
-    text = path.read_text(encoding="utf-8")
-    return read_blocks(text, str(path)), digest(text)
 
 
 def load_module(path: Path, device: str = "cpu") -> torch.nn.Module:

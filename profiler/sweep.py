@@ -22,9 +22,9 @@ from penstock.domain.profiles import LatencyProfile, ProfileRow, Provenance
 from penstock.formats.layout import profile_paths
 from penstock.formats.profiles import read_profile, write_profile
 from profiler.chain import DATATYPES
-from profiler.files import write_atomically
+from profiler.files import load_partition, write_atomically
 from profiler.measure import Effort, check_device, measured_provenance, time_module
-from profiler.store import load_block, load_partition, run_stage
+from profiler.store import load_block, run_stage
 
 Progress: TypeAlias = Callable[[int, int], None]
 Cell: TypeAlias = tuple[int, int]

@@ -102,7 +102,9 @@ def work_of(node: Node, weights: Mapping[Node, Bytes]) -> Work:
 
 
 def is_view(node: Node) -> bool:
-    """Say whether a node starts no kernel."""
+    """Say whether a node is a call that starts no kernel."""
+    if node.op != "call_function":
+        return False
     if node.target in VIEWS or not _tensors(node):
         return True
     if node.target in LAYOUTS:

@@ -72,12 +72,14 @@ class RunStage(_message.Message):
     def __init__(self, batch_id: _Optional[int] = ..., model: _Optional[str] = ..., samples: _Optional[int] = ..., stage: _Optional[int] = ..., route: _Optional[_Iterable[_Union[Hop, _Mapping]]] = ..., reply_to: _Optional[str] = ..., abandon_in_us: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[TensorHeader, _Mapping]]] = ...) -> None: ...
 
 class BatchResult(_message.Message):
-    __slots__ = ("batch_id", "tensors")
+    __slots__ = ("batch_id", "tensors", "report")
     BATCH_ID_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
+    REPORT_FIELD_NUMBER: _ClassVar[int]
     batch_id: int
     tensors: _containers.RepeatedCompositeFieldContainer[TensorHeader]
-    def __init__(self, batch_id: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[TensorHeader, _Mapping]]] = ...) -> None: ...
+    report: StageReport
+    def __init__(self, batch_id: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[TensorHeader, _Mapping]]] = ..., report: _Optional[_Union[StageReport, _Mapping]] = ...) -> None: ...
 
 class StageReport(_message.Message):
     __slots__ = ("batch_id", "stage", "instance_id", "outcome", "waited_us", "compute_us", "overrun_us", "detail", "retriable")

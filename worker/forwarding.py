@@ -64,9 +64,9 @@ class Forwarding:
         """Tell the frontend what happened to a batch."""
         self._to_frontend(FrameHeader(report=report), ())
 
-    def result(self, batch: int, tensors: Sequence[Tensor]) -> None:
-        """Send the last stage's outputs to the frontend."""
-        header = BatchResult(batch_id=batch, tensors=_headers(tensors))
+    def result(self, report: StageReport, tensors: Sequence[Tensor]) -> None:
+        """Send the last stage's outputs to the frontend, and its report with them."""
+        header = BatchResult(batch_id=report.batch_id, tensors=_headers(tensors), report=report)
         self._to_frontend(FrameHeader(result=header), [each.data for each in tensors])
 
     def batch(self, run: RunStage, tensors: Sequence[Tensor], now_us: Micros) -> None:

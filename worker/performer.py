@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor as ThreadExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from penstock.domain.ids import BatchId
 from penstock.domain.tensors import Tensor
@@ -92,7 +93,7 @@ class StagePerformer:
     def _arrive(self, run: RunStage, views: Sequence[memoryview]) -> None:
         complaint = self._complaint(run)
         if complaint:
-            self._report(run, StageReport.FAILED, detail=complaint)
+            self._report(run, StageReport.FAILED, complaint)
             return
         now_us = self._now_us()
         tensors = tensors_of(run.tensors, views)
@@ -125,20 +126,19 @@ class StagePerformer:
         for effect in self._runner.handle(self._now_us(), event):
             match effect:
                 case Compute(batch):
-                    self._start(batch)
+                    self._start(batch, queued=isinstance(event, ComputeFinished))
                 case Abandon(batch, reason):
                     held = self._held.pop(batch)
-                    self._report(held.run, StageReport.ABANDONED, detail=reason.value)
+                    self._report(held.run, StageReport.ABANDONED, reason.value)
                 case RunnerWakeAt(at_us):
                     self._arm(at_us)
 
-    def _start(self, batch: BatchId) -> None:
+    def _start(self, batch: BatchId, *, queued: bool) -> None:
         held = self._held[batch]
         held.started_us = self._now_us()
         loop = asyncio.get_running_loop()
-        self._running = loop.run_in_executor(
-            self._compute, self._executor.run, held.tensors, held.run.samples
-        )
+        run = partial(self._executor.run, held.tensors, held.run.samples, queued=queued)
+        self._running = loop.run_in_executor(self._compute, run)
         self._running.add_done_callback(lambda done: self._finish(batch, done))
 
     def _finish(self, batch: BatchId, done: asyncio.Future[StageResult]) -> None:
@@ -150,27 +150,31 @@ class StagePerformer:
         if error is not None:
             _log.warning("batch %d failed: %s", batch, error, exc_info=error)
             detail = " ".join(f"{type(error).__name__}: {error}".split())
-            self._report(held.run, StageReport.FAILED, detail=detail)
+            self._report(held.run, StageReport.FAILED, detail)
             return
         result = done.result()
-        self._report(
+        report = self._new_report(
             held.run,
             StageReport.DONE,
             waited_us=held.started_us - held.arrived_us,
             compute_us=compute_us,
             overrun_us=result.overrun_us,
         )
-        self._send(held, result)
+        self._send(held, report, result.tensors)
 
-    def _send(self, held: _Held, result: StageResult) -> None:
+    def _send(self, held: _Held, report: StageReport, tensors: Sequence[Tensor]) -> None:
         run = held.run
         if run.stage + 1 == len(run.route):
-            self._forwarding.result(run.batch_id, result.tensors)
+            self._forwarding.result(report, tensors)
             return
         now_us = self._now_us()
-        self._forwarding.batch(_onward(run, now_us - held.arrived_us), result.tensors, now_us)
+        self._forwarding.batch(_onward(run, now_us - held.arrived_us), tensors, now_us)
+        self._forwarding.report(report)
 
-    def _report(
+    def _report(self, run: RunStage, outcome: StageReport.Outcome, detail: str) -> None:
+        self._forwarding.report(self._new_report(run, outcome, detail=detail))
+
+    def _new_report(
         self,
         run: RunStage,
         outcome: StageReport.Outcome,
@@ -179,18 +183,16 @@ class StagePerformer:
         waited_us: Micros = 0,
         compute_us: Micros = 0,
         overrun_us: Micros = 0,
-    ) -> None:
-        self._forwarding.report(
-            StageReport(
-                batch_id=run.batch_id,
-                stage=run.stage,
-                instance_id=self._instance,
-                outcome=outcome,
-                waited_us=waited_us,
-                compute_us=compute_us,
-                overrun_us=overrun_us,
-                detail=detail,
-            )
+    ) -> StageReport:
+        return StageReport(
+            batch_id=run.batch_id,
+            stage=run.stage,
+            instance_id=self._instance,
+            outcome=outcome,
+            waited_us=waited_us,
+            compute_us=compute_us,
+            overrun_us=overrun_us,
+            detail=detail,
         )
 
     def _arm(self, at_us: Micros) -> None:

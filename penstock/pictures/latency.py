@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _WIDTH, _HEIGHT = 12.0, 5.0
+_FAR = 4.0  # times the slowest answer: an SLO beyond would flatten everything
 _LATE = PALETTE[1]
 _IN_TIME = PALETTE[0]
 
@@ -52,14 +54,15 @@ def _draw_distribution(axes: Axes, outcomes: Sequence[Outcome], slo_us: Micros) 
     latencies = sorted(each.latency_us for each in outcomes if each.latency_us is not None)
     values = [ms_from_micros(each) for each in latencies]
     shares = [(place + 1) / len(outcomes) for place in range(len(latencies))]
+    right_ms = 1.08 * _visible_ms(slo_ms, values)
     axes.step([0.0, *values], [0.0, *shares], where="post", color=_IN_TIME, linewidth=2)
-    axes.axvline(slo_ms, color=ALARM, linewidth=1.3, linestyle=(0, (5, 3)))
-    axes.set_xlim(0, 1.08 * max([slo_ms, *values]))
+    axes.set_xlim(0, right_ms)
     axes.set_ylim(0, 1.04)
-    left_side = slo_ms > axes.get_xlim()[1] / 2
+    axes.axvline(slo_ms, color=ALARM, linewidth=1.3, linestyle=(0, (5, 3)))
+    left_side = slo_ms > right_ms / 2
     axes.annotate(
-        f"SLO {slo_ms:g} ms",
-        (slo_ms, 0.04),
+        f"SLO {slo_ms:g} ms" + (" →" if slo_ms > right_ms else ""),
+        (min(slo_ms, right_ms), 0.04),
         xytext=(-6 if left_side else 6, 0),
         textcoords="offset points",
         ha="right" if left_side else "left",
@@ -73,17 +76,25 @@ def _draw_distribution(axes: Axes, outcomes: Sequence[Outcome], slo_us: Micros) 
     _mark_quantiles(axes, values, len(outcomes))
 
 
+def _visible_ms(slo_ms: float, latencies_ms: Sequence[float]) -> float:
+    """Return what an axis has to show: all latencies, and the SLO unless it is far away."""
+    slowest_ms = max(latencies_ms, default=slo_ms)
+    return slowest_ms if slo_ms > _FAR * slowest_ms else max(slo_ms, slowest_ms)
+
+
 def _mark_quantiles(axes: Axes, values: Sequence[float], total: int) -> None:
     """Mark p50 and p99 of all requests where that many were answered."""
     for name, share in (("p50", 0.50), ("p99", 0.99)):
-        place = int(share * total)
+        place = max(1, math.ceil(share * total)) - 1
         if place < len(values):
+            on_left = values[place] > 0.7 * axes.get_xlim()[1]
             axes.plot([values[place]], [share], "o", color=_IN_TIME, markersize=5)
             axes.annotate(
                 f"{name}  {values[place]:.1f} ms",
                 (values[place], share),
-                xytext=(8, -13),
+                xytext=(-8 if on_left else 8, -13),
                 textcoords="offset points",
+                ha="right" if on_left else "left",
                 color=INK,
             )
 
@@ -91,7 +102,8 @@ def _mark_quantiles(axes: Axes, values: Sequence[float], total: int) -> None:
 def _draw_course(axes: Axes, outcomes: Sequence[Outcome], slo_us: Micros) -> None:
     slo_ms = ms_from_micros(slo_us)
     answered = [each for each in outcomes if each.latency_us is not None]
-    highest_ms = max([slo_ms, *(ms_from_micros(each.latency_us or 0) for each in answered)])
+    latencies = [ms_from_micros(each.latency_us or 0) for each in answered]
+    highest_ms = _visible_ms(slo_ms, latencies)
     for in_time, colour, name in ((True, _IN_TIME, "in time"), (False, _LATE, "too late")):
         chosen = [each for each in answered if each.in_time is in_time]
         if chosen:
@@ -100,7 +112,8 @@ def _draw_course(axes: Axes, outcomes: Sequence[Outcome], slo_us: Micros) -> Non
             label = f"{name} ({len(chosen):,})"
             axes.scatter(times, values, s=7, color=colour, linewidths=0, alpha=0.65, label=label)
     _draw_refusals(axes, outcomes, 1.1 * highest_ms)
-    axes.axhline(slo_ms, color=ALARM, linewidth=1.3, linestyle=(0, (5, 3)), label="SLO")
+    if slo_ms <= highest_ms:
+        axes.axhline(slo_ms, color=ALARM, linewidth=1.3, linestyle=(0, (5, 3)), label="SLO")
     axes.set_ylim(0, 1.2 * highest_ms)
     axes.set_xlim(left=0)
     axes.set_xlabel("time of the intended send (s)")

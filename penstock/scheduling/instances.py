@@ -67,6 +67,14 @@ class LivePipeline:
         """Largest batch that every pool takes."""
         return min(pool.plan.batch for pool in self.pools)
 
+    def relative_rate(self, size: int) -> float:
+        """Return the throughput at a batch size, as a part of that at the planned one."""
+        return self._rate(size) / self._rate(self.batch)
+
+    def _rate(self, size: int) -> float:
+        """Return samples per microsecond that the slowest pool gets through."""
+        return min(len(pool.instances) * size / pool.latency_us(size) for pool in self.pools)
+
     def has_route(self) -> bool:
         """Return whether each pool has an instance."""
         return all(pool.instances for pool in self.pools)

@@ -209,6 +209,12 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         new_executor("tpu")
 
 
+def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "worker.executors.cpu", None)
+    with pytest.raises(StageLoadFailed, match=r"executor cpu needs worker\.executors\.cpu, which"):
+        new_executor("cpu")
+
+
 def test_shapes_and_the_supervisor_need_no_torch() -> None:
     code = (
         "import sys, worker.supervisor, worker.cli, worker.instance\n"

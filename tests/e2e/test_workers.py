@@ -16,8 +16,9 @@ from penstock.formats.layout import BLOCKS_FILE
 from penstock.formats.plans import write_plan
 from tests.e2e.test_tritonclient import CHECKS, checked
 from tests.support.builders import a_model_plan, a_plan, a_pool
-from tests.support.fleet import worker_process, write_tiny_model
+from tests.support.fleet import worker_process
 from tests.support.processes import a_server
+from tests.support.repositories import write_tiny_model
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from client.arrays import tensor_of
 from client.infer import InferenceClient, RequestFailed
@@ -21,9 +25,11 @@ from client.report import report_of
 from penstock.arrivals import constant, poisson
 from penstock.domain.arrivals import Arrival
 from penstock.domain.ids import ModelName
+from penstock.formats.traces import read_trace
 from protos import inference_pb2 as pb
 from protos import inference_pb2_grpc
 
+ROOT = Path(__file__).parents[2]
 ECHO = ModelName("echo")
 MS = 1_000
 SECOND = 1_000_000
@@ -221,7 +227,7 @@ async def test_a_deadline_ends_each_request() -> None:
         result = await run_load(settings_for(address, instants, deadline_us=150 * MS))
         echo.open.set()
     assert {each.status for each in result.outcomes} == {"DEADLINE_EXCEEDED"}
-    assert all(140 * MS < each.latency_us < 400 * MS for each in result.outcomes)
+    assert all(140 * MS < each.latency_us < 2 * SECOND for each in result.outcomes)
 
 
 async def test_what_is_under_way_is_bounded() -> None:
@@ -232,7 +238,7 @@ async def test_what_is_under_way_is_bounded() -> None:
             settings_for(
                 address,
                 constant(200.0, SECOND // 10),
-                deadline_us=300 * MS,
+                deadline_us=SECOND,
                 in_flight_requests=5,
             )
         )
@@ -315,3 +321,73 @@ async def test_the_client_asks_over_a_stream() -> None:
     assert isinstance(refused, RequestFailed)
     assert isinstance(last, Answer)
     assert (first.array()[0, 0], refused.details, last.array()[0, 0]) == (2.0, "no", 6.0)
+
+
+async def penstock(*arguments: str) -> tuple[int, str, str]:
+    """Run the command as a user would; return its exit code and what it said."""
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "penstock", *arguments),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        out, err = await child.communicate()
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    return child.returncode or 0, out.decode(), err.decode()
+
+
+async def test_the_command_measures_and_writes_what_it_is_asked_for(tmp_path: Path) -> None:
+    picture, table, trace = (tmp_path / name for name in ("p.png", "o.csv", "t.csv"))
+    rows = tmp_path / "rows.npz"
+    np.savez(rows, x=np.ones((4, 2), np.float32))
+    async with serving(EchoServer()) as address:
+        load = ("--model", ECHO, "--rate", "100", "--arrivals", "constant", "--duration", "0.5")
+        wanted = ("--plot", str(picture), "--out", str(table), "--save-trace", str(trace))
+        given = ("--slo-ms", "5000", "--inputs", str(rows), "--json")
+        code, out, _ = await penstock("bench", "--address", address, *load, *wanted, *given)
+        assert code == 0
+        report = json.loads(out)
+        assert (report["requests"], report["answered"], report["attainment"]) == (50, 50, 1.0)
+        assert (report["models"], report["emulated"]) == ([ECHO], False)
+        again = ("--trace", str(trace), "--slo-ms", "5000", "--inputs", str(rows))
+        code, out, err = await penstock("bench", "--address", address, *again)
+    assert code == 0
+    assert all(line.startswith("warning: requests left late") for line in err.splitlines())
+    assert "100.00%" in out
+    assert "50" in out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert len(table.read_text().splitlines()) == 51
+    assert [each.arrival_us for each in read_trace(trace.read_text(), "t")] == [
+        number * 10 * MS for number in range(50)
+    ]
+
+
+async def test_the_command_says_in_one_line_what_is_missing() -> None:
+    async with serving(EchoServer()) as address:
+        code, out, err = await penstock("bench", "--address", address)
+    assert (code, out) == (2, "")
+    lists_none = "error: bench: --model: expected a name, found none, and the server lists none"
+    assert err.startswith(lists_none)
+    assert err.count("\n") == 1
+
+
+async def test_health_is_an_exit_code() -> None:
+    server = grpc.aio.server()
+    servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        address = ("--address", f"127.0.0.1:{port}")
+        await servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+        assert await penstock("health", *address) == (0, "SERVING\n", "")
+        await servicer.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+        assert await penstock("health", *address) == (1, "NOT_SERVING\n", "")
+    finally:
+        await server.stop(None)
+    code, out, _ = await penstock("health", *address, "--json")
+    assert (code, json.loads(out)["status"]) == (1, "UNAVAILABLE")

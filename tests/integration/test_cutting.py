@@ -22,11 +22,11 @@ from penstock.formats.codec import digest
 from penstock.formats.graphs import read_graph
 from profiler.capture import capture, capture_file
 from profiler.cut import cut_captured, cut_model
+from profiler.files import load_partition
 from profiler.store import (
     MODEL_FILE,
     load_block,
     load_module,
-    load_partition,
     run_stage,
 )
 from profiler.verify import relative_error, resized

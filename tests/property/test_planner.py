@@ -245,7 +245,7 @@ class BruteForce:
 @pytest.mark.parametrize("solver", ["highs", "gscip"])
 @settings(
     derandomize=True,
-    max_examples=150,
+    max_examples=100,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
@@ -274,7 +274,7 @@ def plan_or_none(cluster: Cluster, profiles: Profiles) -> float | None:
     return plan.solve.objective_rps
 
 
-@settings(derandomize=True, max_examples=60, deadline=None)
+@settings(derandomize=True, max_examples=40, deadline=None)
 @given(case=cases(most_gpus=4), grown=st.integers(0, 1))
 def test_more_hardware_never_lowers_the_objective(case: Case, grown: int) -> None:
     cluster, profiles = case
@@ -291,7 +291,7 @@ def test_more_hardware_never_lowers_the_objective(case: Case, grown: int) -> Non
     assert after >= before * (1 - 1e-6)
 
 
-@settings(derandomize=True, max_examples=60, deadline=None)
+@settings(derandomize=True, max_examples=40, deadline=None)
 @given(case=cases(most_gpus=4))
 def test_partitioning_never_loses_against_keeping_models_whole(case: Case) -> None:
     cluster, profiles = case

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from penstock.domain.errors import UnknownName
+from penstock.domain.errors import StageLoadFailed, UnknownName
 from worker.executors.base import Executor
 
 
@@ -54,9 +54,14 @@ def new_executor(name: str, threads: int = 1) -> Executor:
 
     Raises:
         UnknownName: there is none of that name.
+        StageLoadFailed: this host lacks a package it needs.
     """
     try:
         factory = EXECUTORS[name]
     except KeyError:
         raise UnknownName("executor", name, EXECUTORS) from None
-    return factory(threads)
+    try:
+        return factory(threads)
+    except ModuleNotFoundError as error:
+        needs = f"executor {name} needs {error.name}, which is not installed"
+        raise StageLoadFailed(f"{needs}: pip install 'penstock[worker]'") from error

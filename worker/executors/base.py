@@ -41,12 +41,14 @@ class Executor(Protocol):
         """
         ...
 
-    def run(self, tensors: Sequence[Tensor], samples: int) -> StageResult:
+    def run(self, tensors: Sequence[Tensor], samples: int, *, queued: bool = False) -> StageResult:
         """Return the stage's outputs for one batch.
 
         Args:
             tensors: the stage's inputs, in any order; only read.
             samples: batch size, 1 to the planned one.
+            queued: the batch was waiting when the one before it ended. An emulated device
+                starts it then, not when this process got round to it.
 
         Raises:
             InvalidInput: the tensors do not fit the stage.

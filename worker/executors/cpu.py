@@ -35,7 +35,13 @@ class CpuExecutor:
         self._stage = TorchStage(stage, torch.device("cpu"))
         self._stage.warm_up()
 
-    def run(self, tensors: Sequence[Tensor], samples: int) -> StageResult:
+    def run(
+        self,
+        tensors: Sequence[Tensor],
+        samples: int,
+        *,
+        queued: bool = False,  # noqa: ARG002
+    ) -> StageResult:
         """Compute one batch."""
         if self._stage is None:
             raise StageLoadFailed("no stage is loaded")

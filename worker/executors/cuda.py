@@ -38,7 +38,13 @@ class CudaExecutor:
             self._stage.warm_up()
         self._stream.synchronize()
 
-    def run(self, tensors: Sequence[Tensor], samples: int) -> StageResult:
+    def run(
+        self,
+        tensors: Sequence[Tensor],
+        samples: int,
+        *,
+        queued: bool = False,  # noqa: ARG002
+    ) -> StageResult:
         """Compute one batch; returns when its outputs are in host memory."""
         if self._stage is None or self._stream is None:
             raise StageLoadFailed("no stage is loaded")

@@ -28,6 +28,7 @@ class EmulatedExecutor:
     def __init__(self, compute: Executor) -> None:
         self._compute = compute
         self._latency_us_by_batch: tuple[Micros, ...] = ()
+        self._ended_us: Micros = 0
 
     def load(self, stage: Stage) -> None:
         """Load the stage into the executor that computes.
@@ -43,13 +44,19 @@ class EmulatedExecutor:
         self._compute.load(stage)
         self._latency_us_by_batch = stage.latency_us_by_batch
 
-    def run(self, tensors: Sequence[Tensor], samples: int) -> StageResult:
-        """Compute, then wait until the emulated device would be done."""
-        end_us = _now_us() + self._latency_us_by_batch[samples - 1]
+    def run(self, tensors: Sequence[Tensor], samples: int, *, queued: bool = False) -> StageResult:
+        """Compute, then wait until the emulated device would be done.
+
+        Between two batches this process needs time that a device with a queue does not: so a
+        queued batch counts from the end of the one before.
+        """
+        start_us = self._ended_us if queued else _now_us()
+        end_us = start_us + self._latency_us_by_batch[samples - 1]
         result = self._compute.run(tensors, samples)
         left_us = end_us - _now_us()
         if left_us > 0:
             time.sleep(left_us / US_PER_SECOND)
+        self._ended_us = end_us + max(0, -left_us)
         return StageResult(result.tensors, overrun_us=max(0, -left_us))
 
     def close(self) -> None:

@@ -21,7 +21,13 @@ class ShapesExecutor:
         """Remember the stage's shapes."""
         self._inputs, self._outputs = stage.inputs, stage.outputs
 
-    def run(self, tensors: Sequence[Tensor], samples: int) -> StageResult:
+    def run(
+        self,
+        tensors: Sequence[Tensor],
+        samples: int,
+        *,
+        queued: bool = False,  # noqa: ARG002
+    ) -> StageResult:
         """Check the inputs and return zeros."""
         ordered(tensors, self._inputs, samples)
         return StageResult(zeros(self._outputs, samples))

@@ -20,16 +20,20 @@ class ReservationPolicy:
     """Books a whole route for a batch, or drops a head that no worthwhile batch can save.
 
     Attributes:
-        min_fill: the smallest batch worth running while enough requests wait, as a fraction
-            of the planned one; serving less would cost those behind more than it saves
-            (PPipe: 0.95).
+        min_rate: while enough requests wait, a batch is worth running only if its pipeline
+            would sustain this part of the planned throughput with batches of its size. A
+            poorer one would save the head at the cost of those behind it. (PPipe asks for
+            95 % of the planned size, which small sizes reach only when full.)
         safety: fraction of the head's SLO that a prediction must leave free, for jitter.
-        bind_lead_us: how long before its first instance is free a batch is bound.
+        bind_lead: a batch is bound once it would queue, over its whole route, no longer than
+            this part of its own work. Queueing at a later stage counts too: until the batch
+            would flow, it may as well grow. A little queueing keeps a busy stage fed although
+            durations vary.
     """
 
-    min_fill: float = 0.95
+    min_rate: float = 0.95
     safety: float = 0.05
-    bind_lead_us: Micros = 1_000
+    bind_lead: float = 0.15
 
     def decide(self, outlook: Outlook) -> Decision:
         """Take the first pipeline, in routing order, that can meet the head's deadline."""
@@ -51,8 +55,9 @@ class ReservationPolicy:
         """Learn nothing: bookings already carry what is known."""
 
     def _largest_in_time(self, outlook: Outlook, planned: Offer, limit_us: Micros) -> Offer | None:
-        smallest = max(1, min(outlook.waiting, int(self.min_fill * planned.size)))
-        for size in range(planned.size, smallest - 1, -1):
+        for size in range(planned.size, 0, -1):
+            if size < outlook.waiting and planned.pipeline.relative_rate(size) < self.min_rate:
+                return None
             offer = planned if size == planned.size else outlook.resize(planned, size)
             if offer.completion_us <= limit_us:
                 return offer
@@ -60,7 +65,8 @@ class ReservationPolicy:
 
     def _launch_or_wait(self, outlook: Outlook, offer: Offer, limit_us: Micros) -> Decision:
         now_us = outlook.now_us
-        bind_us = now_us + offer.idle_us - self.bind_lead_us
+        work_us = offer.completion_us - now_us - offer.queueing_us
+        bind_us = now_us + offer.queueing_us - int(self.bind_lead * work_us)
         if outlook.waiting >= offer.size:
             return Launch(offer, only_in_time=True) if bind_us <= now_us else Wait(bind_us)
         ready = outlook.resize(offer, outlook.waiting)

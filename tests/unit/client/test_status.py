@@ -61,3 +61,13 @@ def test_tables_hold_everything() -> None:
     for words in ("0.1.0", "yes", "1,234.6", "digits.0", "bert.0", "gpu class", "none"):
         assert words in shown
     assert shown.count("gpu class") == 1  # the pools of all models share a table
+
+
+def test_few_objects_with_many_fields_stand_upright() -> None:
+    wide: dict[str, Json] = {f"field_{number}": number for number in range(20)}
+    console = Console(width=60, record=True, file=io.StringIO())
+    console.print(*status_tables({"models": [{"model": "digits", "reason": "", **wide}]}))
+    lines = [line.split() for line in console.export_text().splitlines()]
+    assert ["model", "digits"] in lines
+    assert ["field", "19", "19"] in lines
+    assert not [line for line in lines if "reason" in line]  # nobody has one

@@ -57,9 +57,9 @@ class World:
         report = StageReport(batch_id=7, instance_id=FIRST, outcome=outcome, **fields)  # type: ignore[arg-type]
         self.performer.on_frame(FIRST, FrameHeader(report=report), [])
 
-    def result(self, batch: int = 7) -> None:
+    def result(self, batch: int = 7, report: StageReport | None = None) -> None:
         head = TensorHeader(name="y", datatype="FP32", shape=[2, 1], byte_size=8)
-        header = FrameHeader(result=BatchResult(batch_id=batch, tensors=[head]))
+        header = FrameHeader(result=BatchResult(batch_id=batch, tensors=[head], report=report))
         self.performer.on_frame(SECOND, header, [memoryview(bytes(8))])
 
 
@@ -126,9 +126,11 @@ async def test_results_are_scattered_before_the_dispatcher_hears(world: World) -
     await connected(world)
     world.performer.perform(a_run())
     world.report(StageReport.DONE, stage=0, compute_us=1_234, overrun_us=56)
-    world.result()
+    last = StageReport(batch_id=7, stage=1, outcome=StageReport.DONE, compute_us=99)
+    world.result(report=last)
     assert world.inbox.events == [
         StageFinished(batch=BatchId(7), stage=0, compute_us=1_234),
+        StageFinished(batch=BatchId(7), stage=1, compute_us=99),
         BatchFinished(BatchId(7)),
     ]
     assert [tensor.name for tensor in world.payloads.scattered[0]] == ["y"]

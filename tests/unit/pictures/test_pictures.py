@@ -192,10 +192,16 @@ def test_the_latency_picture_counts_each_kind(tmp_path: Path) -> None:
         "in time (20)",
         "too late (10)",
         "no answer (10)",
-        "p50  120.0 ms",
+        "p50  30.0 ms",
     ):
         assert words in texts
     assert "p99" not in texts  # a quarter was never answered
+
+
+def test_a_distant_slo_does_not_flatten_the_picture(tmp_path: Path) -> None:
+    path = tmp_path / "latency.svg"
+    draw_latency([replace(outcomes()[0], slo_us=9_000_000)], 9_000_000, path)
+    assert "SLO 9000 ms →" in texts_of(path)
 
 
 def test_the_attainment_picture_names_its_lines(tmp_path: Path) -> None:

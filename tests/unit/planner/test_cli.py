@@ -80,6 +80,11 @@ def test_options_override_the_cluster_file(capsys: pytest.CaptureFixture[str]) -
     assert call("check", "plan.json", "--margin", "0.1") == 0
 
 
+def test_the_pool_map_is_drawn(fleet: Path) -> None:
+    assert call("plan", "cluster.yaml", "--plot", "pools.png") == 0
+    assert (fleet / "pools.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.usefixtures("fleet")
 def test_the_baseline(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("plan", "cluster.yaml", "--no-partition", "--json") == 0

@@ -37,7 +37,9 @@ def test_a_missing_profile_is_named() -> None:
         gather_inputs(cluster, {(DIGITS, FAST): profiles[DIGITS, FAST]})
 
 
-@pytest.mark.parametrize("field", ["blocks", "cut_bytes", "weight_bytes", "blocks_digest"])
+@pytest.mark.parametrize(
+    "field", ["blocks", "cut_bytes", "weight_bytes", "activation_bytes", "blocks_digest"]
+)
 def test_profiles_of_different_blocks_are_refused(field: str) -> None:
     cluster, profiles = mixed_fleet()
     slow = profiles[DIGITS, SLOW]
@@ -45,6 +47,7 @@ def test_profiles_of_different_blocks_are_refused(field: str) -> None:
     changed = {
         "blocks": profile("digits", "slow", whole([1, 2, 3])),
         "cut_bytes": replace(slow, cut_bytes=(1, 2, 3)),
+        "activation_bytes": replace(slow, activation_bytes=(1, 2, 3, 4)),
         "weight_bytes": replace(slow, weight_bytes=(1, 2, 3, 4)),
         "blocks_digest": replace(slow, blocks_digest="b"),
     }

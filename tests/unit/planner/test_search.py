@@ -14,7 +14,16 @@ from planner.formulation import Problem
 from planner.inputs import gather_inputs
 from planner.search import best_solution, estimate_demand, find_solution, unpackable
 from planner.solve import SolverSettings, solve
-from tests.unit.planner.fleets import DIGITS, FAST, gpu_class, mixed_fleet, profile, served, whole
+from tests.unit.planner.fleets import (
+    DIGITS,
+    FAST,
+    SLOW,
+    gpu_class,
+    mixed_fleet,
+    profile,
+    served,
+    whole,
+)
 
 
 def settings(solver: Literal["gscip", "highs"] = "gscip", seconds: float = 30.0) -> SolverSettings:
@@ -114,6 +123,22 @@ def test_a_rate_out_of_reach_has_no_solution() -> None:
         paths=enumerate_paths(inputs, {DIGITS: math.inf}),
     )
     assert solve(problem, settings()) is None
+
+
+def test_a_stage_that_takes_no_time_still_gets_an_instance() -> None:
+    cluster, profiles = mixed_fleet(slo_ms=45)
+    table = {FAST: whole([4000, 4000, 0, 0]), SLOW: whole([60_000, 60_000, 0, 0])}
+    small = 2 * (1 << 20) + (1 << 16)  # no GPU holds more than two blocks
+    classes = tuple(
+        replace(each, memory_bytes=small, max_share_denominator=1) for each in cluster.gpu_classes
+    )
+    free = {(model, name): profile(model, name, table[name]) for model, name in profiles}
+    solution = find_solution(gather_inputs(replace(cluster, gpu_classes=classes), free), settings())
+    assert {pool.gpu_class.name: n for pool, n in solution.instances.items()} == {
+        "fast": 1,
+        "slow": 1,
+    }
+    assert solution.objective_rps == pytest.approx(125)
 
 
 def pools_of(*shares: int) -> dict[CandidatePool, int]:

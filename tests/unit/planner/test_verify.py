@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from penstock.domain.cluster import Cluster, ServedModel
-from penstock.domain.ids import PipelineId
+from penstock.domain.ids import PipelineId, PoolId
 from penstock.domain.plan import Digest, ModelPlan, Pipeline, Plan, Pool
 from planner.digests import input_digests
 from planner.inputs import Profiles
@@ -109,7 +109,8 @@ CORRUPTED: dict[str, tuple[Change, str]] = {
     "two pools of one id": (split_pool_twice, "same id"),
     "a pool without a pipeline": (model(pipelines=()), "no pipeline leads"),
     # inventory
-    "more GPUs than there are": (pool(1, instances=4), "4 GPUs used of 3"),
+    "more GPUs than there are": (pool(1, instances=4), "has room for 3"),
+    "instances without end": (pool(1, instances=10**15), "has room for 3"),
     "no instances": (pool(0, instances=0), "needs an instance"),
     "an unknown GPU class": (pool(0, gpu_class="H100"), "not in the cluster"),
     "another count": (gpu_class(count=2), "planned as"),
@@ -169,6 +170,14 @@ def test_every_corruption_is_noticed(name: str, planned: tuple[Plan, Cluster, Pr
     change, expected = CORRUPTED[name]
     found = faults(change(plan), cluster, profiles)
     assert any(expected in fault for fault in found), found
+
+
+def test_gpus_are_counted_over_all_pools() -> None:
+    cluster, profiles = mixed_fleet(slo_ms=120)
+    plan = make_plan(cluster, profiles)
+    place = [each.id for each in plan.models[0].pools].index(PoolId("digits.0.slow.1of1.0-3.b1"))
+    found = faults(pool(place, instances=2)(plan), cluster, profiles)
+    assert found == ["GPU class slow: 4 GPUs used of 3"]
 
 
 def test_limits_of_the_options_are_checked(planned: tuple[Plan, Cluster, Profiles]) -> None:

@@ -14,11 +14,15 @@ from penstock.formats.codec import digest
 from penstock.formats.graphs import write_blocks
 from penstock.formats.profiles import read_profile, write_profile
 from profiler.estimate import block_us, estimate_profile, shares_of
+from profiler.roofline import COMPUTE_REACH
 
 RATES = DeviceRates(peak_tflops=2.0, memory_gbytes_per_s=100.0, launch_us=3.0)
+MS = 1000
+# What keeps the arithmetic of such a device busy for a millisecond.
+DENSE_FLOPS = round(MS * 2e6 * COMPUTE_REACH)
 
 
-def a_block(index: int, *, flops: int = 10**9, weight_bytes: int = 0) -> Block:
+def a_block(index: int, *, flops: int = DENSE_FLOPS, weight_bytes: int = 0) -> Block:
     names = ("image", "middle", "scores")
     return Block(
         index=index,
@@ -82,11 +86,11 @@ def test_it_is_a_profile_that_can_be_read_again() -> None:
 
 def test_arithmetic_grows_with_the_batch_and_weights_do_not() -> None:
     dense, heavy = a_partition().blocks
-    assert block_us(dense, 1, Fraction(1), RATES) == 1000 + 6
-    assert block_us(dense, 4, Fraction(1), RATES) == 4000 + 6
+    assert block_us(dense, 1, Fraction(1), RATES) == MS + 6
+    assert block_us(dense, 4, Fraction(1), RATES) == 4 * MS + 6
     assert block_us(heavy, 1, Fraction(1), RATES) == 1000 + 6
     assert block_us(heavy, 8, Fraction(1), RATES) == 1000 + 6
-    assert block_us(dense, 1, Fraction(1, 2), RATES) == 2000 + 6
+    assert block_us(dense, 1, Fraction(1, 2), RATES) == 2 * MS + 6
 
 
 def test_no_block_takes_no_time() -> None:
@@ -95,5 +99,5 @@ def test_no_block_takes_no_time() -> None:
 
 
 def test_a_class_without_rates_is_refused_by_name() -> None:
-    with pytest.raises(InvalidCluster, match="slow.*datasheet"):
+    with pytest.raises(InvalidCluster, match=r"slow.*datasheet"):
         estimate_profile(a_partition(), a_class(None), [1], [Fraction(1)])

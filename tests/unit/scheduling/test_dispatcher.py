@@ -40,7 +40,7 @@ LATENCIES_US = (10_000, 12_000, 14_000, 16_000)
 
 
 def eager() -> ReservationPolicy:
-    return ReservationPolicy(safety=0.0, bind_lead_us=0)
+    return ReservationPolicy(safety=0.0, bind_lead=0.0)
 
 
 class Bench:
