@@ -58,10 +58,10 @@ def a_caller(address: str, count: int) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_a_drain_answers_all_that_was_accepted(tmp_path: Path, sent: signal.Signals) -> None:
     with a_server(a_loopback_server(tmp_path, "--delay-s", "0.5")) as server:
-        with a_caller(server.addresses["inference"], 20) as caller:
+        with a_caller(server.addresses["inference"], 8) as caller:
             assert server.stop(sent) == 0
             ends = json.loads(caller.communicate(timeout=20)[0])
-        assert ends == [[2, 4]] * 20
+        assert ends == [[2, 4]] * 8
         assert server.event("stopped")["unanswered"] == "0"
 
 
