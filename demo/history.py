@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from penstock.domain.ids import BatchId
 from penstock.domain.units import Micros
-from penstock.pictures.values import Interval
+from penstock.domain.outcomes import Interval
 from penstock.scheduling.effects import Effect, RunBatch
 from penstock.scheduling.events import Event, StageFinished
 

@@ -10,7 +10,7 @@ from penstock.arrivals import constant, poisson
 from penstock.domain.arrivals import Arrival
 from penstock.domain.errors import InvalidInput, UnknownName
 from penstock.domain.ids import ModelName, RequestId
-from penstock.domain.outcomes import Outcome, Summary, summarise
+from penstock.domain.outcomes import Interval, Outcome, Summary, summarise
 from penstock.domain.plan import Plan
 from penstock.domain.requests import Request
 from penstock.domain.units import Micros
@@ -18,7 +18,7 @@ from penstock.policies import batching_policy, routing_policy
 from penstock.scheduling.dispatcher import Dispatcher
 from simulator.engine import Engine
 from simulator.noise import LogNormalJitter
-from simulator.world import Interval, World
+from simulator.world import World
 
 ARRIVAL_LAWS = ("poisson", "constant")
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import assert_never
 
 from penstock.domain.ids import BatchId, InstanceId, RequestId, ServerId
-from penstock.domain.outcomes import Outcome
+from penstock.domain.outcomes import Interval, Outcome
 from penstock.domain.placement import gpu_slots
 from penstock.domain.plan import Pipeline, Plan, Pool
 from penstock.domain.requests import Request
@@ -48,18 +48,6 @@ from penstock.scheduling.stage_runner import (
 )
 from simulator.engine import Engine
 from simulator.noise import LogNormalJitter
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """A batch's compute time at an instance."""
-
-    instance: InstanceId
-    batch: BatchId
-    stage: int
-    samples: int
-    start_us: Micros
-    end_us: Micros
 
 
 @dataclass(slots=True, eq=False)

@@ -1,4 +1,4 @@
-"""How requests ended, and what that says of a run. Shared by live load and simulation."""
+"""How requests ended and what instances did. Shared by live load and simulation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from penstock.domain.ids import ModelName
+from penstock.domain.ids import BatchId, InstanceId, ModelName
 from penstock.domain.units import US_PER_SECOND, Micros
 
 
@@ -32,6 +32,18 @@ class Outcome:
     def in_time(self) -> bool:
         """Whether it was answered within its SLO."""
         return self.latency_us is not None and self.latency_us <= self.slo_us
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """One batch at one instance, from start to end of its computation."""
+
+    instance: InstanceId
+    stage: int
+    batch: BatchId
+    samples: int
+    start_us: Micros
+    end_us: Micros
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from penstock.domain.outcomes import Interval
 from penstock.domain.units import Micros, ms_from_micros
 from penstock.pictures.canvas import (
     EMPTY,
@@ -18,7 +19,6 @@ from penstock.pictures.canvas import (
     save,
     tint,
 )
-from penstock.pictures.values import BusyTime
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +31,7 @@ _LABEL_SHARE = 0.012  # of the window; narrower bars have no room for a number
 
 
 def draw_timeline(
-    intervals: Sequence[BusyTime],
+    intervals: Sequence[Interval],
     path: Path,
     *,
     window_us: tuple[Micros, Micros] | None = None,
@@ -71,7 +71,7 @@ def draw_timeline(
     save(figure, path)
 
 
-def _readable_window(intervals: Sequence[BusyTime]) -> tuple[Micros, Micros]:
+def _readable_window(intervals: Sequence[Interval]) -> tuple[Micros, Micros]:
     if not intervals:
         return 0, 1
     ordered = sorted(intervals, key=lambda each: each.start_us)
@@ -104,7 +104,7 @@ def _draw_rows(axes: Axes, rows: Sequence[tuple[int, str]], window_ms: tuple[flo
         )
 
 
-def _draw_bar(axes: Axes, each: BusyTime, place: int, span_ms: float) -> None:
+def _draw_bar(axes: Axes, each: Interval, place: int, span_ms: float) -> None:
     start_ms, end_ms = ms_from_micros(each.start_us), ms_from_micros(each.end_us)
     colour = tint(PALETTE[each.batch % len(PALETTE)], 0.9)
     axes.barh(

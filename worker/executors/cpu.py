@@ -40,7 +40,7 @@ class CpuExecutor:
         tensors: Sequence[Tensor],
         samples: int,
         *,
-        queued: bool = False,  # noqa: ARG002
+        queued: bool = False,  # noqa: ARG002 - only emulation asks
     ) -> StageResult:
         """Compute one batch."""
         if self._stage is None:

@@ -43,7 +43,7 @@ class CudaExecutor:
         tensors: Sequence[Tensor],
         samples: int,
         *,
-        queued: bool = False,  # noqa: ARG002
+        queued: bool = False,  # noqa: ARG002 - only emulation asks
     ) -> StageResult:
         """Compute one batch; returns when its outputs are in host memory."""
         if self._stage is None or self._stream is None:

@@ -26,7 +26,7 @@ class ShapesExecutor:
         tensors: Sequence[Tensor],
         samples: int,
         *,
-        queued: bool = False,  # noqa: ARG002
+        queued: bool = False,  # noqa: ARG002 - only emulation asks
     ) -> StageResult:
         """Check the inputs and return zeros."""
         ordered(tensors, self._inputs, samples)

@@ -13,14 +13,14 @@ import pytest
 
 from penstock.domain.errors import InvalidSettings
 from penstock.domain.ids import BatchId, InstanceId, ModelName
-from penstock.domain.outcomes import Outcome
+from penstock.domain.outcomes import Interval, Outcome
 from penstock.domain.plan import Plan
 from penstock.pictures.attainment import draw_attainment
 from penstock.pictures.canvas import PALETTE, ink_on, tint
 from penstock.pictures.latency import draw_latency
 from penstock.pictures.poolmap import draw_pool_map
 from penstock.pictures.timeline import draw_timeline
-from penstock.pictures.values import Interval, LoadPoint
+from penstock.pictures.values import LoadPoint
 from tests.support.builders import a_model_plan, a_plan, a_pool
 
 PNG_HEADER = b"\x89PNG\r\n\x1a\n"
