@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from penstock.domain.ids import BatchId
-from penstock.domain.units import Micros
 from penstock.domain.outcomes import Interval
+from penstock.domain.units import Micros
 from penstock.scheduling.effects import Effect, RunBatch
 from penstock.scheduling.events import Event, StageFinished
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from demo.history import intervals_of
 from penstock.domain.ids import BatchId, InstanceId, ModelName, PipelineId, RequestId
-from penstock.domain.requests import Slice
 from penstock.domain.outcomes import Interval
+from penstock.domain.requests import Slice
 from penstock.scheduling.effects import Effect, Hop, RunBatch
 from penstock.scheduling.events import Event, StageFinished, WakeUp
 
