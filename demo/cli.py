@@ -61,8 +61,11 @@ def demo(
     if not as_json:
         _show_plan(prepared)
     result = _drive(prepared, paths, load, duration, say)
-    _write(result, paths)
-    _tell(result, paths, as_json=as_json)
+    report = _write(result, paths)
+    if as_json:
+        show_json(report)
+    else:
+        _tell(result, paths)
     if result.failures():
         raise typer.Exit(1)
 
@@ -122,7 +125,8 @@ def _told(name: str, say: Callable[[str], None]) -> Iterator[Callable[[int, int]
         yield on_progress
 
 
-def _write(result: DemoResult, paths: Paths) -> None:
+def _write(result: DemoResult, paths: Paths) -> dict[str, object]:
+    """Write report and pictures; return the report."""
     from demo.history import intervals_of
     from demo.report import report_of
     from penstock.formats.runlog import read_run_log
@@ -130,8 +134,9 @@ def _write(result: DemoResult, paths: Paths) -> None:
     from penstock.pictures.poolmap import draw_pool_map
     from penstock.pictures.timeline import draw_timeline
 
-    report = json.dumps(report_of(result), indent=2) + "\n"
-    (paths.root / "report.json").write_text(report, encoding="utf-8")
+    report = report_of(result)
+    text = json.dumps(report, indent=2) + "\n"
+    (paths.root / "report.json").write_text(text, encoding="utf-8")
     draw_pool_map(result.prepared.plan, paths.root / "pool-map.png")
     log = paths.root / "run-partitioned.jsonl"
     with log.open(encoding="utf-8") as lines:
@@ -143,14 +148,12 @@ def _write(result: DemoResult, paths: Paths) -> None:
     run: Run = result.partitioned
     slo_us = result.prepared.plan.models[0].slo_us
     draw_latency(run.outcomes, slo_us, paths.root / "latency.png")
+    return report
 
 
-def _tell(result: DemoResult, paths: Paths, *, as_json: bool) -> None:
-    from demo.report import report_of, words_of
+def _tell(result: DemoResult, paths: Paths) -> None:
+    from demo.report import words_of
 
-    if as_json:
-        show_json(report_of(result))
-        return
     show_text(words_of(result))
     show_text(
         f"\nPictures and report: {paths.root}/pool-map.png, timeline.png, latency.png, report.json"

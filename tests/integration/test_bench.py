@@ -211,8 +211,9 @@ async def test_waits_during_a_stall_are_counted_in_full() -> None:
     assert len(waited) == 25
     for each in waited:
         assert each.latency_us >= stall_us - each.intended_us
-    lags_us = sorted(each.send_lag_us for each in waited)
-    assert lags_us[len(lags_us) // 2] < 100 * MS  # the stall held no sends back
+    first_answer_us = min(each.ended_us for each in waited)
+    before = sum(each.sent_us < first_answer_us for each in waited)
+    assert before > 1  # the stall held no sends back: a closed loop would send one
     late = report_of(result)
     assert late.summary.attainment < 1.0
     assert late.summary.p99_ms is not None
