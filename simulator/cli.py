@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from penstock.console import show, show_json
+from penstock.console import progress, show, show_json
 from penstock.domain.units import micros_from_seconds
 
 if TYPE_CHECKING:
@@ -55,7 +55,15 @@ def simulate(
         warmup_us=micros_from_seconds(warmup),
         seed=seed,
     )
-    result = simulate_plan(the_plan, offered, span_us, scenario)
+    with progress(quiet=as_json) as bar:
+        task = bar.add_task("simulated ms", total=span_us // 1_000)
+        result = simulate_plan(
+            the_plan,
+            offered,
+            span_us,
+            scenario,
+            lambda now_us: bar.update(task, completed=now_us // 1_000),
+        )
     if out is not None:
         out.write_text(outcomes_csv(result), encoding="utf-8")
     if plot is not None:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from penstock.domain.errors import InvariantViolation
 from penstock.domain.units import Micros
 
+_PROGRESS_EVENTS = 5_000
+
 
 class Engine:
     """Runs actions in order of (time, order of scheduling)."""
@@ -28,8 +30,16 @@ class Engine:
         heapq.heappush(self._heap, (at_us, self._scheduled, action))
         self._scheduled += 1
 
-    def run(self) -> None:
-        """Run until nothing is scheduled."""
+    def run(self, on_progress: Callable[[Micros], None] | None = None) -> None:
+        """Run until nothing is scheduled.
+
+        Args:
+            on_progress: told the present instant now and then.
+        """
+        done = 0
         while self._heap:
             self.now_us, _, action = heapq.heappop(self._heap)
             action()
+            done += 1
+            if on_progress is not None and done % _PROGRESS_EVENTS == 0:
+                on_progress(self.now_us)

@@ -33,26 +33,20 @@ def summary_json(plan: Plan, result: Simulation) -> dict[str, object]:
 
 
 def summary_table(plan: Plan, result: Simulation) -> Table:
-    """Return one row per model for a person."""
+    """Return one column per model for a person."""
     from rich.table import Table
 
-    columns = (
-        "model", "planned/s", "offered/s", "goodput/s", "attainment",
-        "p50 ms", "p95 ms", "p99 ms", "SLO ms", "refused",
-    )  # fmt: skip
-    table = Table(*columns, title="Simulated")
-    for model in plan.models:
-        summary = result.summary(model.model)
-        table.add_row(
-            model.model,
-            f"{model.throughput_rps:.1f}",
-            f"{summary.offered_rps:.1f}",
-            f"{summary.goodput_rps:.1f}",
-            f"{summary.attainment:.2%}",
-            *(_ms(each) for each in (summary.p50_ms, summary.p95_ms, summary.p99_ms)),
-            f"{model.slo_us / 1_000:.1f}",
-            _refusals(summary),
-        )
+    table = Table("", *(model.model for model in plan.models), title="Simulated")
+    summaries = [result.summary(model.model) for model in plan.models]
+    table.add_row("planned", *(f"{model.throughput_rps:.1f}/s" for model in plan.models))
+    table.add_row("offered", *(f"{each.offered_rps:.1f}/s" for each in summaries))
+    table.add_row("goodput", *(f"{each.goodput_rps:.1f}/s" for each in summaries))
+    table.add_row("attainment", *(f"{each.attainment:.2%}" for each in summaries))
+    table.add_row("latency p50", *(_ms(each.p50_ms) for each in summaries))
+    table.add_row("latency p95", *(_ms(each.p95_ms) for each in summaries))
+    table.add_row("latency p99", *(_ms(each.p99_ms) for each in summaries))
+    table.add_row("SLO", *(_ms(model.slo_us / 1_000) for model in plan.models))
+    table.add_row("refused", *(_refusals(each) for each in summaries))
     return table
 
 
@@ -70,7 +64,7 @@ def outcomes_csv(result: Simulation) -> str:
 
 
 def _ms(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
+    return "-" if value is None else f"{value:.1f} ms"
 
 
 def _refusals(summary: Summary) -> str:

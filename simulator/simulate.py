@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from penstock.arrivals import constant, poisson
@@ -99,7 +99,11 @@ def arrival_instants(law: str, rate_rps: float, duration_us: Micros, seed: int) 
 
 
 def simulate_plan(
-    plan: Plan, arrivals: Sequence[Arrival], span_us: Micros, scenario: Scenario
+    plan: Plan,
+    arrivals: Sequence[Arrival],
+    span_us: Micros,
+    scenario: Scenario,
+    on_progress: Callable[[Micros], None] | None = None,
 ) -> Simulation:
     """Serve the arrivals with the plan's fleet, every planned instance ready from the start.
 
@@ -108,6 +112,7 @@ def simulate_plan(
         arrivals: in order of time.
         span_us: time over which the load is offered, warm-up included.
         scenario: policies, jitter, warm-up.
+        on_progress: told the simulated instant now and then.
 
     Raises:
         InvalidInput: an arrival names a model that is not in the plan, or the warm-up
@@ -121,7 +126,7 @@ def simulate_plan(
     world = World(plan, dispatcher, engine, LogNormalJitter(scenario.jitter_sigma, scenario.seed))
     world.start()
     world.offer(_requests(plan, arrivals))
-    engine.run()
+    engine.run(on_progress)
     counted = [each for each in world.outcomes if each.arrival_us >= scenario.warmup_us]
     return Simulation(
         outcomes=tuple(sorted(counted, key=lambda each: each.arrival_us)),
