@@ -164,14 +164,15 @@ async def test_a_broken_http_client_harms_nobody(sent: bytes) -> None:
 
 
 async def test_a_drain_answers_what_was_accepted_and_refuses_the_rest() -> None:
-    async with a_running_frontend(delay_s=1.0, drain_pause_s=0.05) as running:
+    async with a_running_frontend(delay_s=1.0, drain_pause_s=0.3) as running:
         stub: Stub = GRPCInferenceServiceStub(running.channel)
         accepted = [asyncio.ensure_future(stub.ModelInfer(echo_request(2))) for _ in range(2)]
         await eventually(lambda: running.frontend.pending == 2)
         draining = asyncio.create_task(running.frontend.drain(asyncio.Event()))
         await asyncio.sleep(0.01)
         assert await health(running) == NOT_SERVING
-        await stub.ModelInfer(echo_request(1), wait_for_ready=False)  # still accepted: the pause
+        accepted.append(asyncio.ensure_future(stub.ModelInfer(echo_request(2))))  # in the pause
+        await eventually(lambda: running.frontend.pending == 3)
         await eventually(lambda: running.frontend.closed)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.ModelInfer(echo_request())
