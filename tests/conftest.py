@@ -17,8 +17,8 @@ settings.load_profile(os.environ.get("PENSTOCK_HYPOTHESIS_PROFILE", "ci"))
 def pytest_collection_finish() -> None:
     """Take what collection imported out of garbage collection.
 
-    Torch leaves a million objects; a full collection that walks them would stop the event loops
-    of later tests for more than 100 ms.
+    Torch leaves hundreds of thousands of objects; a full collection that walks them would stop
+    the event loops of later tests for more than 100 ms.
     """
     gc.collect()
     gc.freeze()

@@ -87,8 +87,8 @@ async def serve(settings: InstanceSettings, answer: TextIO) -> int:
 def _keep_loaded_objects() -> None:
     """Take all that is loaded out of garbage collection.
 
-    Torch and what it imports leave a million objects that live as long as the process; a full
-    collection that walks them stops it for more than 100 ms.
+    Torch and what it imports leave hundreds of thousands of objects that live as long as the
+    process; a full collection that walks them stops it for more than 100 ms.
     """
     gc.collect()
     gc.freeze()
