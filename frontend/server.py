@@ -136,14 +136,15 @@ class Frontend:
         """Apply the plan and open all doors; readiness follows when instances have joined.
 
         Raises:
+            InvalidPlan: the plan cannot be served; no door was opened.
             PenstockError: an address is taken.
         """
+        self._driver.post(PlanApplied(self._plan))
         await self._set_health()
         settings = self._settings
         self._server = self._inference_server()
         port = _listen(self._server, settings.host, settings.port)
         self._pages = await _serve_pages(self._page_table(), settings)
-        self._driver.post(PlanApplied(self._plan))
         control = await self._backend.start()
         await self._server.start()
         metrics_port = self._pages.sockets[0].getsockname()[1]

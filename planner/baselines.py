@@ -15,5 +15,6 @@ def no_partition(inputs: PlannerInputs) -> PlannerInputs:
     return replace(
         inputs,
         gpu_classes=tuple(replace(each, max_share_denominator=1) for each in inputs.gpu_classes),
+        models=tuple(replace(each, max_stages=1) for each in inputs.models),
         options=replace(inputs.options, max_stages=1),
     )

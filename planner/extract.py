@@ -16,8 +16,9 @@ from penstock.domain.plan import (
     Transfer,
 )
 from planner.candidates import CandidatePath, CandidatePool
-from planner.inputs import ModelInputs, PlannerInputs, margin_us
-from planner.solve import Solution
+from planner.inputs import ModelInputs, PlannerInputs
+from planner.solution import Solution
+from planner.sought import task_of
 
 
 def extract_plan(
@@ -45,28 +46,31 @@ def extract_plan(
                 memory_bytes=each.memory_bytes,
                 gpus_per_server=each.gpus_per_server,
                 network_gbps=each.network_gbps,
+                price_per_hour=each.price_per_hour,
             )
             for each in inputs.gpu_classes
         ),
-        models=tuple(
-            _model_plan(model, inputs, solution, blocks_digests) for model in inputs.models
-        ),
+        models=tuple(_model_plan(model, solution, blocks_digests) for model in inputs.models),
         hop_overhead_us=inputs.options.hop_overhead_us,
+        packing=task_of(inputs).packing,
         solve=report,
         inputs=tuple(digests),
     )
 
 
 def pool_id(pool: CandidatePool) -> PoolId:
-    """Return a readable id: model, position, class, share, blocks (both ends included), batch."""
+    """Return a readable id: model, position, class, share, blocks (both ends included), batch.
+
+    A pool that belongs to one pipeline alone also names that pipeline's classes.
+    """
     blocks = f"{pool.first_block}-{pool.end_block - 1}"
     gpu_class = f"{pool.gpu_class.name}.1of{pool.m}"
-    return PoolId(f"{pool.model}.{pool.position}.{gpu_class}.{blocks}.b{pool.batch}")
+    route = f".of-{'-'.join(pool.route)}" if pool.route else ""
+    return PoolId(f"{pool.model}.{pool.position}.{gpu_class}.{blocks}.b{pool.batch}{route}")
 
 
 def _model_plan(
     model: ModelInputs,
-    inputs: PlannerInputs,
     solution: Solution,
     blocks_digests: Mapping[ModelName, str],
 ) -> ModelPlan:
@@ -80,11 +84,11 @@ def _model_plan(
         blocks=model.blocks,
         slo_us=model.served.slo_us,
         weight=model.served.weight,
-        margin_us=margin_us(model.served.slo_us, inputs.options.slo_margin),
+        margin_us=model.margin_us,
         throughput_rps=sum(flows[path] for path in ordered),
         pools=tuple(_pool(pool, model, solution.instances[pool]) for pool in pools),
         pipelines=tuple(
-            _pipeline(path, number, flows[path], model) for number, path in enumerate(ordered)
+            _pipeline(path, number, flows[path]) for number, path in enumerate(ordered)
         ),
         blocks_digest=blocks_digests.get(name, model.blocks_digest),
     )
@@ -108,14 +112,13 @@ def _pool(pool: CandidatePool, model: ModelInputs, instances: int) -> Pool:
     )
 
 
-def _pipeline(path: CandidatePath, number: int, flow: float, model: ModelInputs) -> Pipeline:
-    cuts = (model.cut_bytes[pool.end_block - 1] for pool in path.pools[:-1])
+def _pipeline(path: CandidatePath, number: int, flow: float) -> Pipeline:
     return Pipeline(
         id=PipelineId(f"{path.model}.p{number}"),
         pools=tuple(pool_id(pool) for pool in path.pools),
         transfers=tuple(
             Transfer(bytes_per_sample=size, us_per_sample=us)
-            for size, us in zip(cuts, path.transfers_us, strict=True)
+            for size, us in zip(path.cut_bytes, path.transfers_us, strict=True)
         ),
         throughput_rps=flow,
         batch_build_us=path.batch_build_us,

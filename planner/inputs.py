@@ -28,6 +28,9 @@ class ModelInputs:
         cut_bytes: bytes of one sample crossing the cut after block i.
         weight_bytes, activation_bytes: per block.
         latencies: stage latencies by GPU class.
+        workspace_bytes: device memory of an instance beside weights and activations.
+        margin_us: part of the SLO kept free for queueing.
+        max_stages: the model's own bound or the planner's, whichever is lower.
         blocks_digest: of the blocks that were profiled; empty if unknown.
     """
 
@@ -37,11 +40,28 @@ class ModelInputs:
     weight_bytes: tuple[Bytes, ...]
     activation_bytes: tuple[Bytes, ...]
     latencies: Mapping[GpuClassName, StageLatency]
+    workspace_bytes: Bytes
+    margin_us: Micros
+    max_stages: int
     blocks_digest: str
 
+    @property
+    def budget_us(self) -> Micros:
+        """What a path may take, margin not counted."""
+        budget_us = self.served.slo_us - self.margin_us
+        cap_us = self.served.max_latency_us
+        return budget_us if cap_us is None else min(budget_us, cap_us)
+
     def stage_memory_bytes(self, first: int, end: int, batch: int) -> Bytes:
-        """Return what blocks [first, end) need: all weights, and the largest activations."""
-        return sum(self.weight_bytes[first:end]) + batch * max(self.activation_bytes[first:end])
+        """Return what blocks [first, end) need: all weights, the largest activations, workspace."""
+        weights = sum(self.weight_bytes[first:end])
+        return weights + batch * max(self.activation_bytes[first:end]) + self.workspace_bytes
+
+    def may_use(self, gpu_class: GpuClassName) -> bool:
+        """Tell whether the model may run on a class."""
+        served = self.served
+        pinned = not served.gpu_classes or gpu_class in served.gpu_classes
+        return pinned and gpu_class not in served.forbidden_gpu_classes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +76,11 @@ class PlannerInputs:
 def margin_us(slo_us: Micros, slo_margin: float) -> Micros:
     """Return the part of the SLO that is kept free for queueing."""
     return round(slo_us * slo_margin)
+
+
+def _margin_us(served: ServedModel, options: PlannerOptions) -> Micros:
+    own_us = served.margin_us
+    return margin_us(served.slo_us, options.slo_margin) if own_us is None else own_us
 
 
 def gather_inputs(cluster: Cluster, profiles: Profiles) -> PlannerInputs:
@@ -75,6 +100,7 @@ def gather_inputs(cluster: Cluster, profiles: Profiles) -> PlannerInputs:
 
 
 def _model_inputs(served: ServedModel, cluster: Cluster, profiles: Profiles) -> ModelInputs:
+    options = cluster.options
     found = [_profile(served.name, each.name, profiles) for each in cluster.gpu_classes]
     first = found[0]
     for other in found[1:]:
@@ -86,6 +112,9 @@ def _model_inputs(served: ServedModel, cluster: Cluster, profiles: Profiles) -> 
         weight_bytes=first.weight_bytes,
         activation_bytes=first.activation_bytes,
         latencies={profile.gpu_class: _latencies(profile) for profile in found},
+        workspace_bytes=options.workspace_bytes,
+        margin_us=_margin_us(served, options),
+        max_stages=min(options.max_stages, served.max_stages or options.max_stages),
         blocks_digest=next((each.blocks_digest for each in found if each.blocks_digest), ""),
     )
 

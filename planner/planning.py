@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from penstock.domain.cluster import Cluster
+from penstock.domain.cluster import Cluster, PlannerOptions
 from penstock.domain.errors import InvalidProfile, InvariantViolation
 from penstock.domain.ids import ModelName
 from penstock.domain.plan import Plan, SolveReport
@@ -14,8 +14,11 @@ from planner.baselines import no_partition
 from planner.digests import input_digests
 from planner.extract import extract_plan
 from planner.inputs import Profiles, gather_inputs
+from planner.replan import running_stages
 from planner.search import find_solution
-from planner.solve import Solution, SolverName, SolverSettings
+from planner.solution import Solution
+from planner.solve import SolverName, SolverSettings
+from planner.sought import unit_of
 from planner.verify import find_faults
 
 _NO_DIGESTS: Mapping[ModelName, str] = MappingProxyType({})
@@ -27,16 +30,18 @@ def make_plan(
     *,
     partition: bool = True,
     blocks_digests: Mapping[ModelName, str] = _NO_DIGESTS,
-    solver: SolverName = "gscip",
+    solver: SolverName = "highs",
+    running: Plan | None = None,
 ) -> Plan:
-    """Return the plan of greatest least throughput per weight, verified.
+    """Return the best plan for the objective in the cluster's options, verified.
 
     Args:
         cluster: the fleet, the models and the options.
         profiles: one for every model and GPU class.
         partition: False keeps every model whole, on whole GPUs: the baseline.
         blocks_digests: SHA-256 of ``blocks.json`` by model; the profiles' own if left out.
-        solver: ``gscip`` or ``highs``.
+        solver: ``highs`` or ``gscip``.
+        running: the plan in force: of equally good plans one that changes few of its instances.
 
     Raises:
         InvalidInput: cluster or profiles contradict themselves or each other.
@@ -53,11 +58,15 @@ def make_plan(
         relative_gap=options.relative_gap,
         seed=options.seed,
     )
-    solution = find_solution(inputs if partition else no_partition(inputs), settings)
+    solution = find_solution(
+        inputs if partition else no_partition(inputs),
+        settings,
+        None if running is None else running_stages(running),
+    )
     plan = extract_plan(
         inputs,
         solution,
-        _report(solution, settings, partition=partition, started=started),
+        _report(solution, settings, options, partition=partition, started=started),
         blocks_digests=blocks_digests,
         digests=input_digests(cluster, profiles),
     )
@@ -68,17 +77,25 @@ def make_plan(
 
 
 def _report(
-    solution: Solution, settings: SolverSettings, *, partition: bool, started: float
+    solution: Solution,
+    settings: SolverSettings,
+    options: PlannerOptions,
+    *,
+    partition: bool,
+    started: float,
 ) -> SolveReport:
-    objective, bound = solution.objective_rps, solution.bound_rps
     return SolveReport(
         solver=settings.solver,
-        formulation="paths" if partition else "no-partition",
+        formulation=options.mode if partition else "no-partition",
+        objective=options.objective,
         status=solution.status,
-        objective_rps=objective,
-        bound_rps=bound,
-        gap=(bound - objective) / bound,
+        objective_rps=solution.objective_rps,
+        value=solution.value,
+        bound=solution.bound,
+        unit=unit_of(options),
+        gap=solution.gap,
         seconds=round(time.perf_counter() - started, 3),
+        phases=solution.phases,
         seed=settings.seed,
     )
 

@@ -1,35 +1,37 @@
-"""Solving a problem: the mixed-integer program, then a tidy-up that wastes nothing.
+"""Running solvers: programs in, values and proven bounds out, until a deadline or Ctrl-C.
 
-Three solves: (1) the most throughput; (2) among the pools in use, the fewest GPUs, then the fewest
-instances, that still reach it; (3) with those instances fixed, the most flow each model can have.
-The second and third are tiny. Knows OR-Tools, nothing of plans or profiles. HiGHS must not be
-given a thread count through MathOpt (it fails), so no solver is.
+Solvers run beside the main thread, so that Ctrl-C reaches it at once and several programs are
+solved at a time. A solver that can be interrupted (SCIP) then hands over what it has; one that
+cannot (HiGHS) is left behind. HiGHS must not be given a thread count through MathOpt (it fails),
+so no solver is.
 """
 
 from __future__ import annotations
 
 import datetime
 import math
+import threading
 import time
-from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from ortools.math_opt.python import mathopt
+from ortools.util.python.solve_interrupter import SolveInterrupter
 
-from penstock.domain.errors import PlanningFailed
-from penstock.domain.ids import GpuClassName, ModelName
-from planner.candidates import CandidatePath, CandidatePool
-from planner.formulation import Formulation, Problem, add_capacity, formulate
+from penstock.domain.errors import InvariantViolation
+from planner.formulation import Variable
 from planner.quiet import native_output_on_stderr
 
-SolverName: TypeAlias = Literal["gscip", "highs"]
+SolverName: TypeAlias = Literal["highs", "gscip"]
 
-_LEAST_TIME_S = 1.0  # a solve gets this much even when the limit has passed: an incumbent is owed
-_TIDY_TIME_S = 5.0  # the tidy-up is a courtesy and must not use up the time limit
-_ZERO = 1e-9  # relative: flows below are noise of the solver
-_SLACK = 1e-9  # relative: what the tidy-up may give away of the objective
+_LEAST_TIME_S = 0.2  # a solve that has begun gets this much even when the limit has passed
+_GRACE_S = 2.0  # interrupted solvers have this long to hand over what they have
+_KINDS = {"highs": mathopt.SolverType.HIGHS, "gscip": mathopt.SolverType.GSCIP}
+_NONE = (
+    mathopt.TerminationReason.INFEASIBLE,
+    mathopt.TerminationReason.INFEASIBLE_OR_UNBOUNDED,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,162 +48,128 @@ class SolverSettings:
     relative_gap: float
     seed: int
 
+    @property
+    def left_s(self) -> float:
+        """Seconds until the deadline; negative once it has passed."""
+        return self.deadline - time.perf_counter()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Solution:
-    """Instances and flows.
+class Job:
+    """A program to solve.
 
     Attributes:
-        instances: pools with at least one.
-        flows: samples/s of the paths in use.
-        objective_rps: least flow divided by weight over the models.
-        bound_rps: proven upper bound of it.
-        status: ``optimal`` (to the gap asked for) or ``feasible`` (the time was up).
+        node_limit: stop after so many nodes of the search tree: a limit that, unlike time,
+            gives equal results on every machine.
+        hint: a solution to start from.
     """
 
-    instances: Mapping[CandidatePool, int]
-    flows: Mapping[CandidatePath, float]
-    objective_rps: float
-    bound_rps: float
-    status: str
+    program: mathopt.Model
+    node_limit: int | None = None
+    hint: Mapping[Variable, float] = field(default_factory=dict)
 
 
-def solve(problem: Problem, settings: SolverSettings) -> Solution | None:
-    """Return the best plan of the problem found in time; None if there is provably none.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a solver found.
 
-    Raises:
-        PlanningFailed: the time was up before a plan that serves every model was found.
+    Attributes:
+        values: of the program's variables; empty if it found no solution.
+        value, bound: of the objective; the bound is proven.
+        none: proven that there is no solution.
+        finished: it stopped because it was done, not because it was told to.
+        interrupted: Ctrl-C was pressed.
     """
-    formulation = formulate(problem)
-    result = _run(formulation.program, settings)
-    reason = result.termination.reason
-    if reason in (mathopt.TerminationReason.INFEASIBLE, _INFEASIBLE_OR_UNBOUNDED):
-        return None
-    if not result.has_primal_feasible_solution():
-        raise PlanningFailed(f"no plan was found in time ({result.termination.detail})")
-    rough = _rounded(formulation, result)
-    instances = _trimmed(problem, rough, result.objective_value(), settings)
-    flows = _most_flow(problem, instances)
-    objective = least_weighted(problem, flows)
-    optimal = reason == mathopt.TerminationReason.OPTIMAL
-    if objective <= 0 and not optimal:
-        raise PlanningFailed("no plan that serves every model was found in time")
-    return Solution(
-        instances=instances,
-        flows=flows,
-        objective_rps=objective,
-        bound_rps=max(objective, result.termination.objective_bounds.dual_bound),
-        status="optimal" if optimal else "feasible",
-    )
+
+    values: Mapping[Variable, float]
+    value: float
+    bound: float
+    none: bool = False
+    finished: bool = False
+    interrupted: bool = False
 
 
-def least_weighted(problem: Problem, flows: Mapping[CandidatePath, float]) -> float:
-    """Return the least flow divided by weight over the models."""
-    total: defaultdict[ModelName, float] = defaultdict(float)
-    for path, flow in flows.items():
-        total[path.model] += flow
-    return min(total[model.name] / model.weight for model in problem.models)
+def run(job: Job, settings: SolverSettings) -> Answer:
+    """Solve one program."""
+    return run_all([job], settings)[0]
 
 
-_INFEASIBLE_OR_UNBOUNDED = mathopt.TerminationReason.INFEASIBLE_OR_UNBOUNDED
+def run_all(jobs: Sequence[Job], settings: SolverSettings) -> list[Answer]:
+    """Solve programs side by side; their answers do not depend on each other."""
+    runners = [_Runner(job, settings) for job in jobs]
+    with native_output_on_stderr(muted=settings.solver == "gscip"):
+        interrupted = _wait(runners)
+    return [runner.answer(interrupted=interrupted) for runner in runners]
 
 
-def _run(program: mathopt.Model, settings: SolverSettings) -> mathopt.SolveResult:
-    left_s = max(_LEAST_TIME_S, settings.deadline - time.perf_counter())
-    parameters = mathopt.SolveParameters(
-        time_limit=datetime.timedelta(seconds=left_s),
-        relative_gap_tolerance=settings.relative_gap,
-        random_seed=settings.seed,
-    )
-    kind = {"gscip": mathopt.SolverType.GSCIP, "highs": mathopt.SolverType.HIGHS}
-    with native_output_on_stderr():
-        return mathopt.solve(program, kind[settings.solver], params=parameters)
+def _wait(runners: Sequence[_Runner]) -> bool:
+    """Run to the end, or to Ctrl-C; tell which."""
+    try:
+        for runner in runners:
+            runner.start()
+        for runner in runners:
+            runner.done.wait()
+    except KeyboardInterrupt:
+        until = time.perf_counter() + _GRACE_S
+        for runner in runners:
+            runner.interrupter.interrupt()
+        for runner in runners:
+            runner.done.wait(max(0.0, until - time.perf_counter()))
+        return True
+    return False
 
 
-def _rounded(formulation: Formulation, result: mathopt.SolveResult) -> dict[CandidatePool, int]:
-    values = result.variable_values()
-    counts = {pool: round(values[variable]) for pool, variable in formulation.n.items()}
-    return {pool: count for pool, count in counts.items() if count > 0}
+class _Runner:
+    """One solver in a thread of its own."""
 
+    def __init__(self, job: Job, settings: SolverSettings) -> None:
+        self.done = threading.Event()
+        self.interrupter = SolveInterrupter()
+        self._job, self._settings = job, settings
+        self._result: mathopt.SolveResult | None = None
+        self._failure: Exception | None = None
 
-def _trimmed(
-    problem: Problem, used: Mapping[CandidatePool, int], z: float, settings: SolverSettings
-) -> Mapping[CandidatePool, int]:
-    """Return the fewest GPUs, then instances, of the pools in use that still reach `z`."""
-    if z <= 0:
-        return {}
-    formulation = formulate(_only(problem, used))
-    program = formulation.program
-    program.add_linear_constraint(formulation.z >= z * (1 - _SLACK))
-    for pool, count in used.items():
-        if pool in formulation.n:  # a pool that no complete path uses is left out
-            formulation.n[pool].upper_bound = count
-    instances = mathopt.fast_sum(formulation.n.values())
-    program.minimize((1 + sum(used.values())) * mathopt.fast_sum(formulation.gpus) + instances)
-    soon = min(settings.deadline, time.perf_counter() + _TIDY_TIME_S)
-    result = _run(program, replace(settings, relative_gap=0.0, deadline=soon))
-    found = result.has_primal_feasible_solution()
-    return _rounded(formulation, result) if found else used
+    def start(self) -> None:
+        threading.Thread(target=self._go, daemon=True).start()
 
+    def _go(self) -> None:
+        try:
+            self._result = self._solve()
+        except Exception as error:  # told to the thread that waits
+            self._failure = error
+        finally:
+            self.done.set()
 
-def _only(problem: Problem, used: Mapping[CandidatePool, int]) -> Problem:
-    """Return the problem with those paths only whose pools all have instances."""
-    paths = tuple(path for path in problem.paths if all(pool in used for pool in path.pools))
-    return replace(problem, paths=paths)
-
-
-def _most_flow(
-    problem: Problem, instances: Mapping[CandidatePool, int]
-) -> dict[CandidatePath, float]:
-    """Return the most flow through fixed instances: least weighted first, then each model's."""
-    program = mathopt.Model(name="flows")
-    flow = {path: program.add_variable(lb=0.0) for path in _only(problem, instances).paths}
-    add_capacity(program, flow, instances)
-    # Models share no instances, so the sum is at its most when each model's flow is.
-    program.maximize(mathopt.fast_sum(flow.values()))
-    result = mathopt.solve(program, mathopt.SolverType.GLOP)
-    values = result.variable_values()
-    return _within_capacity({path: values[flow[path]] for path in flow}, instances)
-
-
-def _within_capacity(
-    flows: Mapping[CandidatePath, float], instances: Mapping[CandidatePool, int]
-) -> dict[CandidatePath, float]:
-    """Drop noise and take back the solver's tolerance, so that no pool is over its capacity."""
-    floor = _ZERO * max(flows.values(), default=0.0)
-    kept = {path: flow for path, flow in flows.items() if flow > floor}
-    busy: defaultdict[tuple[CandidatePool, int], float] = defaultdict(float)
-    for path, flow in kept.items():
-        for position, pool in enumerate(path.pools):
-            for kind, load in enumerate(path.loads(position)):
-                busy[pool, kind] += load * flow
-    over = max((load / instances[pool] for (pool, _), load in busy.items()), default=0.0)
-    return {path: flow / max(1.0, over) for path, flow in kept.items()}
-
-
-def fewest_extra_gpus(
-    problem: Problem, settings: SolverSettings
-) -> Mapping[GpuClassName, int] | None:
-    """Return how many more GPUs of which class would give every model one whole path.
-
-    Explains an infeasible problem. None if the time was up; empty if none are missing.
-    """
-    formulation = formulate(problem)
-    program = formulation.program
-    for model in problem.models:
-        # At least what one path carries with one instance in each of its pools.
-        paths = mathopt.fast_sum(
-            variable / path.instance_rps
-            for path, variable in formulation.flow.items()
-            if path.model == model.name
+    def _solve(self) -> mathopt.SolveResult:
+        job, settings = self._job, self._settings
+        hints = [mathopt.SolutionHint(variable_values=dict(job.hint))] if job.hint else []
+        return mathopt.solve(
+            job.program,
+            _KINDS[settings.solver],
+            params=mathopt.SolveParameters(
+                time_limit=datetime.timedelta(seconds=max(_LEAST_TIME_S, settings.left_s)),
+                relative_gap_tolerance=settings.relative_gap,
+                random_seed=settings.seed,
+                node_limit=job.node_limit,
+            ),
+            model_params=mathopt.ModelSolveParameters(solution_hints=hints),
+            interrupter=self.interrupter,
         )
-        program.add_linear_constraint(paths >= 1)
-    for variable in formulation.extra.values():
-        variable.upper_bound = math.inf
-    program.minimize(mathopt.fast_sum(formulation.extra.values()))
-    result = _run(program, settings)
-    if not result.has_primal_feasible_solution():
-        return None
-    values = result.variable_values()
-    missing = {name: round(values[each]) for name, each in formulation.extra.items()}
-    return {name: count for name, count in missing.items() if count > 0}
+
+    def answer(self, *, interrupted: bool) -> Answer:
+        if self._failure is not None:
+            raise InvariantViolation(f"the solver failed: {self._failure}") from self._failure
+        loose = math.inf if self._job.program.objective.is_maximize else -math.inf
+        result = self._result
+        if result is None:
+            return Answer(values={}, value=-loose, bound=loose, interrupted=True)
+        reason = result.termination.reason
+        found = result.has_primal_feasible_solution()
+        return Answer(
+            values=result.variable_values() if found else {},
+            value=result.objective_value() if found else -loose,
+            bound=result.termination.objective_bounds.dual_bound,
+            none=reason in _NONE,
+            finished=reason in (mathopt.TerminationReason.OPTIMAL, *_NONE),
+            interrupted=interrupted,
+        )

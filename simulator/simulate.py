@@ -117,6 +117,7 @@ def simulate_plan(
     Raises:
         InvalidInput: an arrival names a model that is not in the plan, or the warm-up
             leaves nothing to count.
+        InvalidPlan: the dispatcher cannot serve the plan.
         UnknownName: a policy does not exist.
     """
     if span_us <= scenario.warmup_us:

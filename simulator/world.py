@@ -104,7 +104,11 @@ class World:
         self._wake = 0
 
     def start(self) -> None:
-        """Apply the plan and let every planned instance join, now."""
+        """Apply the plan and let every planned instance join, now.
+
+        Raises:
+            InvalidPlan: the dispatcher cannot serve it.
+        """
         self._post(PlanApplied(self._plan))
         for event in _joined(self._plan):
             pool = self._plan.model(event.model).pool(event.pool)

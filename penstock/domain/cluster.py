@@ -6,9 +6,14 @@ Knows nothing of files: `penstock.formats.clusters` reads ``cluster.yaml`` into 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 from penstock.domain.ids import GpuClassName, ModelName
 from penstock.domain.units import Bytes, Micros
+
+PlannerMode: TypeAlias = Literal["general", "compat"]
+Objective: TypeAlias = Literal["max-min", "goodput", "least-cost", "fewest-gpus"]
+Packing: TypeAlias = Literal["whole-gpu", "per-stage"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +60,11 @@ class ServedModel:
         source: ``module:function`` that builds it, or a path in the model repository.
         weight: its part of the traffic; throughputs are planned in these proportions.
         rate_rps: requests per second it must sustain; None: as much as the fleet gives.
+        gpu_classes: the only classes it may run on; empty: any.
+        forbidden_gpu_classes: classes it must not run on.
+        max_stages: its own bound, below that of the options; None: theirs.
+        max_latency_us: most that a pipeline may take, margin not counted; None: no such bound.
+        margin_us: part of the SLO kept free for queueing; None: the options' fraction of it.
     """
 
     name: ModelName
@@ -62,13 +72,28 @@ class ServedModel:
     slo_us: Micros
     weight: float = 1.0
     rate_rps: float | None = None
+    gpu_classes: tuple[GpuClassName, ...] = ()
+    forbidden_gpu_classes: tuple[GpuClassName, ...] = ()
+    max_stages: int | None = None
+    max_latency_us: Micros | None = None
+    margin_us: Micros | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannerOptions:
-    """What bounds the search and how much of the SLO is held back.
+    """What is sought, what bounds the search, and how much of the SLO is held back.
 
     Attributes:
+        mode: ``general``, or ``compat``: exactly the problem PPipe states, with pools private to
+            a pipeline, one pipeline per ordered tuple of GPU classes, and per-stage packing.
+        objective: ``max-min`` weighted throughput; greatest total ``goodput``; or, for the rates
+            that the models ask for, the ``least-cost`` per hour or the ``fewest-gpus``.
+        packing: ``whole-gpu``: any instances of a class may share a GPU; ``per-stage``: only those
+            of one model and stage position, as PPipe rounds.
+        rebatch: stages of one pipeline may differ in batch size (by whole multiples).
+        workspace_bytes: device memory each instance needs beside weights and activations.
+        max_price_per_hour: most that the GPUs in use may cost together; None: no bound.
+        spare_gpus: GPUs of every class kept empty, to stand in for lost ones.
         slo_margin: fraction of the SLO kept free for queueing (PPipe: 0.4).
         batch_build_factor: allowance for gathering a batch, as a multiple of its mean
             gathering time (PPipe: 1.3).
@@ -76,11 +101,18 @@ class PlannerOptions:
         relative_gap: the solver may stop this close to its bound.
     """
 
+    mode: PlannerMode = "general"
+    objective: Objective = "max-min"
+    packing: Packing = "whole-gpu"
+    rebatch: bool = False
     max_stages: int = 2
     max_batch: int = 8
     slo_margin: float = 0.4
     batch_build_factor: float = 1.3
     hop_overhead_us: Micros = 0
+    workspace_bytes: Bytes = 0
+    max_price_per_hour: float | None = None
+    spare_gpus: int = 0
     time_limit_s: float = 60.0
     relative_gap: float = 1e-4
     seed: int = 0

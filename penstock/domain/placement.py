@@ -5,11 +5,15 @@ A slot is one GPU's worth of instances. A worker that joins takes a free slot of
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
+from typing import TypeAlias
 
 from penstock.domain.ids import GpuClassName, InstanceId, ModelName, PoolId
+from penstock.domain.packing import Counts, gpu_layout
 from penstock.domain.plan import Plan, Pool
 
 
@@ -25,52 +29,87 @@ class PlannedInstance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuSlot:
-    """Instances that share one GPU of a class; their shares sum to at most 1."""
+    """Instances that share one GPU of a class; their shares sum to at most 1.
+
+    They may be of several models and stages if the plan's packing is ``whole-gpu``.
+    """
 
     gpu_class: GpuClassName
     instances: tuple[PlannedInstance, ...]
 
 
-def gpu_slots(plan: Plan) -> tuple[GpuSlot, ...]:
-    """Lay the plan's instances out on GPUs.
+_Instances: TypeAlias = tuple[PlannedInstance, ...]
 
-    Instances of one model and stage position share GPUs, those of others do not, as the
-    planner counts them (PPipe rounds GPUs up per model and stage position). First fit by
-    decreasing share inside such a group.
+
+def gpu_slots(plan: Plan) -> tuple[GpuSlot, ...]:
+    """Lay the plan's instances out on the fewest GPUs that its packing allows.
+
+    With ``per-stage`` only instances of one model and stage position share GPUs, with
+    ``whole-gpu`` all instances of a class do. Those of one pool stay together where that costs no
+    further GPU.
 
     Returns:
         Slots in a fixed order: equal plans give equal slots.
     """
-    slots: list[GpuSlot] = []
-    for model in plan.models:
-        groups: defaultdict[tuple[int, GpuClassName], list[Pool]] = defaultdict(list)
+    return tuple(
+        GpuSlot(gpu_class=gpu_class, instances=instances)
+        for gpu_class, pools in _groups(plan)
+        for instances in _lay_out(pools)
+    )
+
+
+def _groups(plan: Plan) -> list[tuple[GpuClassName, list[_Instances]]]:
+    """Return the pools whose instances may share GPUs, and the class of those."""
+    groups: defaultdict[tuple[int, int, GpuClassName], list[_Instances]] = defaultdict(list)
+    for number, model in enumerate(plan.models):
         for pool in model.pools:
-            groups[pool.position, pool.gpu_class].append(pool)
-        for (_, gpu_class), pools in sorted(groups.items()):
-            instances = [
-                PlannedInstance(
-                    id=InstanceId(f"{pool.id}/{number}"),
-                    model=model.model,
-                    pool=pool.id,
-                    share=pool.share,
-                )
-                for pool in pools
-                for number in range(pool.instances)
-            ]
-            slots.extend(_first_fit(gpu_class, instances))
-    return tuple(slots)
+            among = (number, pool.position) if plan.packing == "per-stage" else (0, 0)
+            groups[*among, pool.gpu_class].append(_instances(model.model, pool))
+    return [(key[-1], groups[key]) for key in sorted(groups)]
 
 
-def _first_fit(gpu_class: GpuClassName, instances: list[PlannedInstance]) -> list[GpuSlot]:
-    bins: list[list[PlannedInstance]] = []
-    free: list[Fraction] = []
-    for instance in sorted(instances, key=lambda each: (-each.share, each.id)):
-        for index, room in enumerate(free):
-            if room >= instance.share:
-                bins[index].append(instance)
-                free[index] -= instance.share
-                break
+def _instances(model: ModelName, pool: Pool) -> _Instances:
+    return tuple(
+        PlannedInstance(
+            id=InstanceId(f"{pool.id}/{number}"), model=model, pool=pool.id, share=pool.share
+        )
+        for number in range(pool.instances)
+    )
+
+
+def _lay_out(pools: Sequence[_Instances]) -> list[_Instances]:
+    """Return the instances of each GPU; GPUs that one pool fills by itself come first."""
+    filled: list[_Instances] = []
+    rests: list[_Instances] = []
+    for pool in pools:
+        per_gpu = pool[0].share.denominator if pool else 1
+        whole = len(pool) - len(pool) % per_gpu
+        filled += (pool[at : at + per_gpu] for at in range(0, whole, per_gpu))
+        rests.append(pool[whole:])
+    together = [*filled, *_first_fit(rest for rest in rests if rest)]
+    layout = gpu_layout(Counter(each.share.denominator for each in chain(*pools)))
+    return together if len(together) == len(layout) else _deal(chain(*filled, *rests), layout)
+
+
+def _first_fit(rests: Iterable[_Instances]) -> list[_Instances]:
+    """Lay out what the pools leave over, largest first, without tearing any apart."""
+    gpus: list[_Instances] = []
+    for rest in sorted(rests, key=_size, reverse=True):
+        place = next((at for at, gpu in enumerate(gpus) if _size(gpu) + _size(rest) <= 1), None)
+        if place is None:
+            gpus.append(rest)
         else:
-            bins.append([instance])
-            free.append(1 - instance.share)
-    return [GpuSlot(gpu_class=gpu_class, instances=tuple(each)) for each in bins]
+            gpus[place] += rest
+    return gpus
+
+
+def _size(instances: _Instances) -> Fraction:
+    return sum((each.share for each in instances), Fraction(0))
+
+
+def _deal(instances: Iterable[PlannedInstance], layout: Iterable[Counts]) -> list[_Instances]:
+    """Put instances, in their order, where the layout has their shares."""
+    waiting: defaultdict[int, deque[PlannedInstance]] = defaultdict(deque)
+    for each in instances:
+        waiting[each.share.denominator].append(each)
+    return [tuple(waiting[m].popleft() for m in gpu) for gpu in layout]

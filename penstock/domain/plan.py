@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Literal, TypeAlias
 
+from penstock.domain.cluster import Objective, Packing
 from penstock.domain.ids import GpuClassName, ModelName, PipelineId, PoolId
 from penstock.domain.units import Bytes, Micros
+
+ObjectiveUnit: TypeAlias = Literal["rps", "per-hour", "gpus"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +56,9 @@ class Transfer:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
     """An ordered list of pools that covers the model's blocks once.
+
+    Pools may differ in batch: then each batch divides the largest before it, or is a multiple of
+    it, and samples are gathered or split between the stages.
 
     Attributes:
         pools: ids, in order of position.
@@ -111,6 +118,15 @@ class PlannedClass:
     memory_bytes: Bytes
     gpus_per_server: int
     network_gbps: float
+    price_per_hour: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SolvePhase:
+    """How long one part of planning took."""
+
+    name: str
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,18 +134,27 @@ class SolveReport:
     """How the plan was found.
 
     Attributes:
-        objective_rps: least throughput divided by weight over the models.
-        bound_rps: proven upper bound of the objective.
-        gap: ``(bound - objective) / bound``.
+        formulation: ``general``, ``compat`` or ``no-partition``.
+        status: ``optimal`` (to the gap asked for) or ``feasible`` (stopped before).
+        objective_rps: least throughput divided by weight over the models, whatever was sought.
+        value: of the objective sought, in `unit`.
+        bound: proven: no plan has a better value.
+        unit: ``rps``, ``per-hour`` (price) or ``gpus``.
+        gap: distance of value and bound, divided by the greater of the two.
+        phases: what the seconds went into.
     """
 
     solver: str
     formulation: str
+    objective: Objective = "max-min"
     status: str
     objective_rps: float
-    bound_rps: float
+    value: float
+    bound: float
+    unit: ObjectiveUnit = "rps"
     gap: float
     seconds: float
+    phases: tuple[SolvePhase, ...] = ()
     seed: int
 
 
@@ -143,11 +168,16 @@ class Digest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What each part of the fleet runs, and what that sustains."""
+    """What each part of the fleet runs, and what that sustains.
+
+    Attributes:
+        packing: which instances may share a GPU.
+    """
 
     gpu_classes: tuple[PlannedClass, ...]
     models: tuple[ModelPlan, ...]
     hop_overhead_us: Micros
+    packing: Packing = "per-stage"
     solve: SolveReport
     inputs: tuple[Digest, ...] = ()
 

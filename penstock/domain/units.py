@@ -10,6 +10,7 @@ Bytes: TypeAlias = int
 
 US_PER_SECOND = 1_000_000
 US_PER_MS = 1_000
+BYTES_PER_MIB = 1 << 20
 BYTES_PER_GIB = 1 << 30
 BITS_PER_BYTE = 8
 
@@ -34,6 +35,11 @@ def seconds_from_micros(us: Micros) -> float:
     return us / US_PER_SECOND
 
 
+def bytes_from_mib(mib: float) -> Bytes:
+    """Return mebibytes as whole bytes, rounded to the nearest."""
+    return round(mib * BYTES_PER_MIB)
+
+
 def bytes_from_gib(gib: float) -> Bytes:
     """Return gibibytes as whole bytes, rounded to the nearest."""
     return round(gib * BYTES_PER_GIB)
@@ -41,4 +47,9 @@ def bytes_from_gib(gib: float) -> Bytes:
 
 def transfer_us(size_bytes: Bytes, gbps: float) -> Micros:
     """Return how long a link of `gbps` gigabits per second takes for `size_bytes`, rounded up."""
-    return math.ceil(size_bytes * BITS_PER_BYTE / (gbps * 1e3))
+    return math.ceil(exact_transfer_us(size_bytes, gbps))
+
+
+def exact_transfer_us(size_bytes: Bytes, gbps: float) -> float:
+    """Return that time with its fraction of a microsecond."""
+    return size_bytes * BITS_PER_BYTE / (gbps * 1e3)

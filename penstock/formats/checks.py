@@ -11,7 +11,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@-]{0,127}\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
-def check_at_least(source: Source, place: str, value: object, **least: int) -> None:
+def check_at_least(source: Source, place: str, value: object, /, **least: int) -> None:
     """Check that the named fields of `value` reach the given numbers.
 
     Raises:

@@ -1,24 +1,38 @@
 """``cluster.yaml``: the fleet and what it serves, in the units people think in.
 
-Milliseconds and gibibytes in the file, microseconds and bytes in the domain.
+Milliseconds, mebibytes and gibibytes in the file, microseconds and bytes in the domain.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from dataclasses import field as default
+from types import MappingProxyType
 from typing import Annotated, TypeAlias
 
 from pydantic import Field
 
-from penstock.domain.cluster import Cluster, DeviceRates, GpuClass, PlannerOptions, ServedModel
+from penstock.domain.cluster import (
+    Cluster,
+    DeviceRates,
+    GpuClass,
+    Objective,
+    Packing,
+    PlannerMode,
+    PlannerOptions,
+    ServedModel,
+)
 from penstock.domain.datasheet import DATASHEET, DatasheetEntry
 from penstock.domain.errors import InvalidCluster
 from penstock.domain.ids import GpuClassName, ModelName
 from penstock.domain.units import (
     BYTES_PER_GIB,
+    BYTES_PER_MIB,
     Bytes,
+    Micros,
     bytes_from_gib,
+    bytes_from_mib,
     micros_from_ms,
     ms_from_micros,
 )
@@ -35,6 +49,12 @@ _Fraction: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 
 _DEFAULTS = PlannerOptions()
 _HOP_OVERHEAD_MS = ms_from_micros(_DEFAULTS.hop_overhead_us)
+_WORKSPACE_MIB = _DEFAULTS.workspace_bytes / BYTES_PER_MIB
+# What a mode packs by if the file does not say.
+_PACKING: Mapping[PlannerMode, Packing] = MappingProxyType(
+    {"general": _DEFAULTS.packing, "compat": "per-stage"}
+)
+_FOR_GIVEN_RATES = ("least-cost", "fewest-gpus")
 _RATES = ("peak_tflops", "memory_gbytes_per_s", "launch_us")
 
 
@@ -64,17 +84,33 @@ class ModelEntry:
     slo_ms: _SloMs
     weight: _Positive = 1.0
     rate_rps: _Positive | None = None
+    gpu_classes: tuple[str, ...] = ()
+    forbidden_gpu_classes: tuple[str, ...] = ()
+    max_stages: _Count | None = None
+    max_latency_ms: _SloMs | None = None
+    margin_ms: _NotNegative | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannerEntry:
-    """The planner's options as the file says them; defaults are the domain's."""
+    """The planner's options as the file says them; defaults are the domain's.
 
+    Attributes:
+        packing: None: what the mode asks for.
+    """
+
+    mode: PlannerMode = _DEFAULTS.mode
+    objective: Objective = _DEFAULTS.objective
+    packing: Packing | None = None
+    rebatch: bool = _DEFAULTS.rebatch
     max_stages: _Count = _DEFAULTS.max_stages
     max_batch: _Count = _DEFAULTS.max_batch
     slo_margin: _Fraction = _DEFAULTS.slo_margin
     batch_build_factor: _NotNegative = _DEFAULTS.batch_build_factor
     hop_overhead_ms: _NotNegative = _HOP_OVERHEAD_MS
+    workspace_mib: _NotNegative = _WORKSPACE_MIB
+    max_price_per_hour: _Positive | None = _DEFAULTS.max_price_per_hour
+    spare_gpus: Annotated[int, Field(ge=0, le=1_000_000)] = _DEFAULTS.spare_gpus
     time_limit_s: _Positive = _DEFAULTS.time_limit_s
     relative_gap: _NotNegative = _DEFAULTS.relative_gap
     seed: Annotated[int, Field(ge=0, lt=1 << 31)] = _DEFAULTS.seed
@@ -104,7 +140,7 @@ def read_cluster(text: str, source: str) -> Cluster:
     where = Source(source, InvalidCluster)
     file = CLUSTER.check(parse_yaml(text, where), where)
     _check_names(file, where)
-    return Cluster(
+    cluster = Cluster(
         gpu_classes=tuple(
             _gpu_class(each, where, inside("gpu_classes", index))
             for index, each in enumerate(file.gpu_classes)
@@ -112,6 +148,28 @@ def read_cluster(text: str, source: str) -> Cluster:
         models=tuple(_model(each) for each in file.models),
         options=_options(file.planner),
     )
+    check_cluster(cluster, source)
+    return cluster
+
+
+def check_cluster(cluster: Cluster, source: str) -> None:
+    """Check that classes, models and options do not contradict each other.
+
+    For clusters whose options were changed after reading, too.
+
+    Args:
+        source: how the user knows the file; named in errors.
+
+    Raises:
+        InvalidCluster: the first contradiction, and where in the file.
+    """
+    where = Source(source, InvalidCluster)
+    for index, model in enumerate(cluster.models):
+        _check_model(cluster, model, where, inside("models", index))
+    _check_mode(cluster.options, where)
+    _check_spares(cluster, where)
+    _check_prices(cluster, where)
+    _check_rates(cluster, where)
 
 
 def write_cluster(cluster: Cluster) -> str:
@@ -122,11 +180,14 @@ def write_cluster(cluster: Cluster) -> str:
         planner=_planner_entry(cluster.options),
     )
     content = asdict(file)
-    for entry in (*content["gpu_classes"], *content["models"]):
-        for name in [name for name, value in entry.items() if value is None]:
-            del entry[name]
-    lists = {name: list(content.pop(name)) for name in ("gpu_classes", "models")}
-    return write_yaml({"schema": CLUSTER.tag, **lists, **content})
+    lists = {name: [_written(each) for each in content[name]] for name in ("gpu_classes", "models")}
+    return write_yaml({"schema": CLUSTER.tag, **lists, "planner": _written(content["planner"])})
+
+
+def _written(entry: dict[str, object]) -> dict[str, object]:
+    """Return an entry as the file has it, without what says nothing."""
+    lists = {name: list(each) for name, each in entry.items() if isinstance(each, tuple)}
+    return {name: each for name, each in {**entry, **lists}.items() if each not in (None, [])}
 
 
 def _check_names(file: ClusterFile, source: Source) -> None:
@@ -141,6 +202,78 @@ def _check_names(file: ClusterFile, source: Source) -> None:
         check_unique(source, names)
     for index, model in enumerate(file.models):
         check_text(source, inside("models", index, "source"), model.source)
+
+
+def _check_model(cluster: Cluster, model: ServedModel, source: Source, place: str) -> None:
+    known = [each.name for each in cluster.gpu_classes]
+    for name in ("gpu_classes", "forbidden_gpu_classes"):
+        _check_class_names(getattr(model, name), known, source, inside(place, name))
+    if not set(model.gpu_classes or known) - set(model.forbidden_gpu_classes):
+        expected = "a GPU class left that the model may run on"
+        raise source.invalid(
+            inside(place, "forbidden_gpu_classes"), expected, "every one forbidden"
+        )
+    if model.margin_us is not None and model.margin_us >= model.slo_us:
+        expected = f"less than slo_ms ({_milliseconds(model.slo_us)})"
+        found = _milliseconds(model.margin_us)
+        raise source.invalid(inside(place, "margin_ms"), expected, found)
+
+
+def _check_class_names(
+    names: Sequence[str], known: Sequence[str], source: Source, place: str
+) -> None:
+    for index, name in enumerate(names):
+        if name not in known:
+            expected = f"one of gpu_classes ({', '.join(known)})"
+            raise source.invalid(inside(place, index), expected, show(name))
+    check_unique(source, ((inside(place, index), name) for index, name in enumerate(names)))
+
+
+def _check_mode(options: PlannerOptions, source: Source) -> None:
+    if options.mode != "compat":
+        return
+    if options.packing != "per-stage":
+        expected = "per-stage with mode compat (or none, which means it), or mode general"
+        raise source.invalid("planner.packing", expected, show(options.packing))
+    if options.rebatch:
+        expected = "false with mode compat, or mode general"
+        raise source.invalid("planner.rebatch", expected, show(options.rebatch))
+
+
+def _check_spares(cluster: Cluster, source: Source) -> None:
+    most = max(each.count for each in cluster.gpu_classes)
+    if cluster.options.spare_gpus >= most:
+        expected = f"less than the GPUs of the largest class ({most}), so that some can be used"
+        raise source.invalid("planner.spare_gpus", expected, show(cluster.options.spare_gpus))
+
+
+def _check_prices(cluster: Cluster, source: Source) -> None:
+    options = cluster.options
+    if options.objective == "least-cost":
+        needed_by = "objective least-cost"
+    elif options.max_price_per_hour is not None:
+        needed_by = "max_price_per_hour"
+    else:
+        return
+    for index, each in enumerate(cluster.gpu_classes):
+        if each.price_per_hour is None:
+            place = inside("gpu_classes", index, "price_per_hour")
+            raise source.invalid(place, f"a price, which {needed_by} needs of every class", "none")
+
+
+def _check_rates(cluster: Cluster, source: Source) -> None:
+    objective = cluster.options.objective
+    if objective not in _FOR_GIVEN_RATES:
+        return
+    for index, model in enumerate(cluster.models):
+        if model.rate_rps is None:
+            place = inside("models", index, "rate_rps")
+            expected = f"a rate, which objective {objective} needs of every model"
+            raise source.invalid(place, expected, "none")
+
+
+def _milliseconds(us: Micros) -> str:
+    return f"{ms_from_micros(us):g}"
 
 
 def _gpu_class(entry: GpuClassEntry, source: Source, place: str) -> GpuClass:
@@ -201,13 +334,26 @@ def _model(entry: ModelEntry) -> ServedModel:
         slo_us=micros_from_ms(entry.slo_ms),
         weight=entry.weight,
         rate_rps=entry.rate_rps,
+        gpu_classes=tuple(map(GpuClassName, entry.gpu_classes)),
+        forbidden_gpu_classes=tuple(map(GpuClassName, entry.forbidden_gpu_classes)),
+        max_stages=entry.max_stages,
+        max_latency_us=_micros(entry.max_latency_ms),
+        margin_us=_micros(entry.margin_ms),
     )
+
+
+def _micros(ms: float | None) -> Micros | None:
+    return None if ms is None else micros_from_ms(ms)
 
 
 def _options(entry: PlannerEntry) -> PlannerOptions:
     values = asdict(entry)
-    hop_overhead_ms = values.pop("hop_overhead_ms")
-    return PlannerOptions(hop_overhead_us=micros_from_ms(hop_overhead_ms), **values)
+    hop_overhead_us = micros_from_ms(values.pop("hop_overhead_ms"))
+    workspace_bytes = bytes_from_mib(values.pop("workspace_mib"))
+    values["packing"] = entry.packing or _PACKING[entry.mode]
+    return PlannerOptions(
+        hop_overhead_us=hop_overhead_us, workspace_bytes=workspace_bytes, **values
+    )
 
 
 def _gpu_class_entry(gpu_class: GpuClass) -> GpuClassEntry:
@@ -231,10 +377,24 @@ def _model_entry(model: ServedModel) -> ModelEntry:
         slo_ms=ms_from_micros(model.slo_us),
         weight=model.weight,
         rate_rps=model.rate_rps,
+        gpu_classes=model.gpu_classes,
+        forbidden_gpu_classes=model.forbidden_gpu_classes,
+        max_stages=model.max_stages,
+        max_latency_ms=_ms(model.max_latency_us),
+        margin_ms=_ms(model.margin_us),
     )
+
+
+def _ms(us: Micros | None) -> float | None:
+    return None if us is None else ms_from_micros(us)
 
 
 def _planner_entry(options: PlannerOptions) -> PlannerEntry:
     values = asdict(options)
     hop_overhead_us = values.pop("hop_overhead_us")
-    return PlannerEntry(hop_overhead_ms=ms_from_micros(hop_overhead_us), **values)
+    workspace_bytes = values.pop("workspace_bytes")
+    return PlannerEntry(
+        hop_overhead_ms=ms_from_micros(hop_overhead_us),
+        workspace_mib=workspace_bytes / BYTES_PER_MIB,
+        **values,
+    )

@@ -6,9 +6,13 @@ business, not this module's.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from penstock.domain.cluster import Objective
 from penstock.domain.errors import InvalidPlan
 from penstock.domain.ids import PoolId
-from penstock.domain.plan import ModelPlan, Pipeline, Plan, Pool
+from penstock.domain.plan import ModelPlan, ObjectiveUnit, Pipeline, Plan, Pool, SolveReport
 from penstock.formats.checks import (
     check_any,
     check_at_least,
@@ -25,6 +29,10 @@ from penstock.formats.sources import Source, inside, show
 
 PLAN = Document("penstock.plan/1", Plan)
 
+_UNITS: Mapping[Objective, ObjectiveUnit] = MappingProxyType(
+    {"max-min": "rps", "goodput": "rps", "least-cost": "per-hour", "fewest-gpus": "gpus"}
+)
+
 
 def read_plan(text: str, source: str) -> Plan:
     """Read ``plan.json``.
@@ -40,6 +48,7 @@ def read_plan(text: str, source: str) -> Plan:
     for index, model in enumerate(plan.models):
         _check_model(plan, model, where, inside("models", index))
     check_at_least(where, "", plan, hop_overhead_us=0)
+    _check_solve(plan.solve, where)
     for index, each in enumerate(plan.inputs):
         check_text(where, inside("inputs", index, "name"), each.name)
         check_sha256(where, inside("inputs", index, "sha256"), each.sha256)
@@ -62,6 +71,22 @@ def _check_classes(plan: Plan, source: Source) -> None:
         check_name(source, inside(place, "name"), each.name)
         check_at_least(source, place, each, count=1, gpus_per_server=1)
         check_positive(source, place, each, "memory_bytes", "network_gbps")
+        if each.price_per_hour is not None:
+            check_at_least(source, place, each, price_per_hour=0)
+
+
+def _check_solve(solve: SolveReport, source: Source) -> None:
+    check_at_least(source, "solve", solve, objective_rps=0, value=0, bound=0, gap=0, seconds=0)
+    if solve.gap > 1:
+        raise source.invalid(inside("solve", "gap"), "at most 1", show(solve.gap))
+    unit = _UNITS[solve.objective]
+    if solve.unit != unit:
+        expected = f"{unit!r}, the unit of objective {solve.objective}"
+        raise source.invalid(inside("solve", "unit"), expected, show(solve.unit))
+    for index, phase in enumerate(solve.phases):
+        place = inside("solve", "phases", index)
+        check_text(source, inside(place, "name"), phase.name)
+        check_at_least(source, place, phase, seconds=0)
 
 
 def _check_ids(plan: Plan, source: Source) -> None:
@@ -134,6 +159,7 @@ def _check_pipeline(
     check_positive(source, place, pipeline, "throughput_rps")
     check_at_least(source, place, pipeline, batch_build_us=0, latency_us=1)
     _check_coverage(model, pools, pipeline, source, inside(place, "pools"))
+    _check_batches(pools, pipeline, source, inside(place, "pools"))
     within = inside(place, "transfers")
     check_length(source, within, pipeline.transfers, len(pipeline.pools) - 1, "one for each cut")
     for index, transfer in enumerate(pipeline.transfers):
@@ -159,3 +185,17 @@ def _check_coverage(
     if end_block != model.blocks:
         expected = f"pools that cover all {model.blocks} blocks once"
         raise source.invalid(place, expected, f"the end at block {end_block}")
+
+
+def _check_batches(
+    pools: dict[PoolId, Pool], pipeline: Pipeline, source: Source, place: str
+) -> None:
+    """Samples are gathered into, or split into, whole batches of the next stage."""
+    largest = 1
+    for position, pool_id in enumerate(pipeline.pools):
+        batch = pools[pool_id].batch
+        if largest % batch and batch % largest:
+            expected = f"a batch that divides {largest}, the largest before, or is a multiple of it"
+            found = f"{pool_id!r} of batch {batch}"
+            raise source.invalid(inside(place, position), expected, found)
+        largest = max(largest, batch)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from penstock.domain.units import Bytes, Micros, transfer_us
+from penstock.domain.units import Bytes, Micros, exact_transfer_us, transfer_us
 
 
 class NetworkCard(Protocol):
@@ -25,3 +25,8 @@ def sample_transfer_us(
 ) -> Micros:
     """Return the time one sample's activations occupy the link, rounded up."""
     return transfer_us(bytes_per_sample, min(sender.network_gbps, receiver.network_gbps))
+
+
+def link_us(bytes_per_sample: Bytes, sender: NetworkCard, receiver: NetworkCard) -> float:
+    """Return how long one sample's activations occupy the link, exactly: for throughputs."""
+    return exact_transfer_us(bytes_per_sample, min(sender.network_gbps, receiver.network_gbps))

@@ -42,6 +42,7 @@ from penstock.scheduling.instances import (
     LivePipeline,
     LivePool,
     NetworkCard,
+    check_batches,
     live_pipelines,
 )
 from penstock.scheduling.offers import book_offer
@@ -130,6 +131,7 @@ class Dispatcher:
         """Take one event; the driver performs the effects in order.
 
         Raises:
+            InvalidPlan: the event brings a plan that cannot be served; nothing has changed.
             InvariantViolation: time went back, or a bug.
         """
         if now_us < self._now_us:
@@ -395,6 +397,7 @@ class Dispatcher:
 
     def _apply(self, plan: Plan, effects: list[Effect]) -> None:
         """Serve by this plan. Instances of the old one are forgotten; they join anew."""
+        check_batches(plan)
         for queue in self._queues.values():
             self._abort(
                 [each for each in self._flights.values() if each.model == queue.plan.model],

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from penstock.domain.errors import InvalidPlan
 from penstock.domain.ids import BatchId, InstanceId, ModelName, PipelineId, PoolId, ServerId
-from penstock.domain.plan import ModelPlan, Pipeline, Pool
+from penstock.domain.plan import ModelPlan, Pipeline, Plan, Pool
 from penstock.domain.units import Micros
 from penstock.scheduling.timeline import Timeline
 
@@ -88,3 +89,19 @@ def live_pipelines(plan: ModelPlan) -> tuple[dict[PoolId, LivePool], tuple[LiveP
         for pipeline in plan.pipelines
     )
     return pools, pipelines
+
+
+def check_batches(plan: Plan) -> None:
+    """Check that no pipeline changes its batch on the way: batches are booked as a whole.
+
+    Raises:
+        InvalidPlan: the pools of a pipeline differ in batch.
+    """
+    for model in plan.models:
+        for pipeline in model.pipelines:
+            batches = [model.pool(each).batch for each in pipeline.pools]
+            if len(set(batches)) > 1:
+                place = f"pipeline {pipeline.id} of model {model.model}"
+                expected = "the same batch in each of its pools (plan without `rebatch`)"
+                found = f"batches {', '.join(map(str, batches))}"
+                raise InvalidPlan("plan", place, expected, found)

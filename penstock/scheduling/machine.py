@@ -2,7 +2,8 @@
 
 Laws: `now_us` and the event are the only inputs, the effects and the machine's own state the
 only outputs. `now_us` never goes back. Waiting is an effect. Outcomes are values; an exception
-is a bug in penstock. A machine does not log: the sequence of (now, event, effects) is the trace.
+is a bug in penstock, or a plan refused before anything changed. A machine does not log: the
+sequence of (now, event, effects) is the trace.
 """
 
 from __future__ import annotations

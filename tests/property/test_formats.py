@@ -15,17 +15,27 @@ from hypothesis import strategies as st
 
 from penstock.domain.arrivals import Arrival
 from penstock.domain.blocks import Block, BlockPartition, TensorSpec
-from penstock.domain.cluster import Cluster, DeviceRates, GpuClass, PlannerOptions, ServedModel
+from penstock.domain.cluster import (
+    Cluster,
+    DeviceRates,
+    GpuClass,
+    Objective,
+    Packing,
+    PlannerOptions,
+    ServedModel,
+)
 from penstock.domain.errors import InvalidInput
 from penstock.domain.graph import Layer, ModelGraph
 from penstock.domain.ids import GpuClassName, ModelName, PipelineId, PoolId
 from penstock.domain.plan import (
     Digest,
     ModelPlan,
+    ObjectiveUnit,
     Pipeline,
     Plan,
     PlannedClass,
     Pool,
+    SolvePhase,
     SolveReport,
     Transfer,
 )
@@ -52,7 +62,14 @@ SIZES = st.integers(0, 1 << 62)
 MICROS = st.integers(1, 1 << 40)
 COUNTS = st.integers(1, 1000)
 POSITIVE = st.floats(1e-3, 1e9)
-NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+FROM_0 = st.floats(0, allow_infinity=False)
+UNITS: dict[Objective, ObjectiveUnit] = {
+    "max-min": "rps",
+    "goodput": "rps",
+    "least-cost": "per-hour",
+    "fewest-gpus": "gpus",
+}
+OBJECTIVES, PACKINGS = list(UNITS), list[Packing](get_args(Packing))
 
 
 def unique(names: st.SearchStrategy[T], least: int = 1) -> st.SearchStrategy[list[T]]:
@@ -61,6 +78,10 @@ def unique(names: st.SearchStrategy[T], least: int = 1) -> st.SearchStrategy[lis
 
 @st.composite
 def clusters(draw: st.DrawFn) -> Cluster:
+    objective, capped = draw(st.sampled_from(OBJECTIVES)), draw(st.booleans())
+    priced, rated = objective == "least-cost" or capped, objective in ("least-cost", "fewest-gpus")
+    names = draw(unique(NAMES))
+    compat = draw(st.booleans())
     rates = st.builds(
         DeviceRates, peak_tflops=POSITIVE, memory_gbytes_per_s=POSITIVE, launch_us=POSITIVE
     )
@@ -70,16 +91,16 @@ def clusters(draw: st.DrawFn) -> Cluster:
                 st.builds(
                     GpuClass,
                     name=st.just(name),
-                    count=COUNTS,
+                    count=st.integers(5, 1000),
                     memory_bytes=st.integers(1, 1 << 50),
                     gpus_per_server=COUNTS,
                     network_gbps=POSITIVE,
-                    price_per_hour=st.none() | POSITIVE,
+                    price_per_hour=POSITIVE if priced else st.none() | POSITIVE,
                     max_share_denominator=COUNTS,
                     rates=st.none() | rates,
                 )
             )
-            for name in draw(unique(NAMES))
+            for name in names
         ),
         models=tuple(
             draw(
@@ -87,9 +108,14 @@ def clusters(draw: st.DrawFn) -> Cluster:
                     ServedModel,
                     name=st.just(name),
                     source=TEXTS,
-                    slo_us=st.integers(1, 10**12),
+                    slo_us=st.integers(1_001, 10**12),
                     weight=POSITIVE,
-                    rate_rps=st.none() | POSITIVE,
+                    rate_rps=POSITIVE if rated else st.none() | POSITIVE,
+                    gpu_classes=st.sampled_from([(), tuple(names)]),
+                    forbidden_gpu_classes=st.just(tuple(names[1:])),
+                    max_stages=st.none() | COUNTS,
+                    max_latency_us=st.none() | st.integers(1, 10**12),
+                    margin_us=st.none() | st.integers(0, 1_000),
                 )
             )
             for name in draw(unique(NAMES, 0))
@@ -97,6 +123,13 @@ def clusters(draw: st.DrawFn) -> Cluster:
         options=draw(
             st.builds(
                 PlannerOptions,
+                mode=st.just("compat" if compat else "general"),
+                objective=st.just(objective),
+                packing=st.just("per-stage") if compat else st.sampled_from(PACKINGS),
+                rebatch=st.just(value=False) if compat else st.booleans(),
+                workspace_bytes=st.integers(0, 1 << 49),
+                max_price_per_hour=POSITIVE if capped else st.none(),
+                spare_gpus=st.integers(0, 4),
                 max_stages=COUNTS,
                 max_batch=COUNTS,
                 slo_margin=st.floats(0, 1, exclude_max=True),
@@ -206,7 +239,7 @@ def partitions(draw: st.DrawFn) -> BlockPartition:
 
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
-    classes = draw(unique(NAMES))
+    classes, objective = draw(unique(NAMES)), draw(st.sampled_from(OBJECTIVES))
     return Plan(
         gpu_classes=tuple(
             draw(
@@ -217,19 +250,27 @@ def plans(draw: st.DrawFn) -> Plan:
                     memory_bytes=MICROS,
                     gpus_per_server=COUNTS,
                     network_gbps=POSITIVE,
+                    price_per_hour=st.none() | FROM_0,
                 )
             )
             for name in classes
         ),
         models=tuple(model_plan(draw, name, classes) for name in draw(unique(NAMES))),
         hop_overhead_us=draw(SIZES),
+        packing=draw(st.sampled_from(PACKINGS)),
         solve=draw(
             st.builds(
                 SolveReport,
-                objective_rps=NUMBERS,
-                bound_rps=NUMBERS,
-                gap=NUMBERS,
-                seconds=NUMBERS,
+                objective=st.just(objective),
+                unit=st.just(UNITS[objective]),
+                objective_rps=FROM_0,
+                value=FROM_0,
+                bound=FROM_0,
+                gap=st.floats(0, 1),
+                seconds=FROM_0,
+                phases=st.lists(st.builds(SolvePhase, name=TEXTS, seconds=FROM_0), max_size=2).map(
+                    tuple
+                ),
                 solver=NOTES,
                 formulation=NOTES,
                 status=NOTES,
@@ -280,7 +321,7 @@ def a_pool(
     stage: tuple[int, int],
     classes: list[GpuClassName],
 ) -> Pool:
-    batch = draw(st.integers(1, 4))
+    batch = draw(st.sampled_from([1, 2, 4]))
     return Pool(
         id=name,
         position=position,

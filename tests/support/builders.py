@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
+from penstock.domain.cluster import Packing
 from penstock.domain.ids import (
     GpuClassName,
     InstanceId,
@@ -87,7 +88,7 @@ def a_model_plan(
     )
 
 
-def a_plan(*models: ModelPlan, hop_us: int = 0) -> Plan:
+def a_plan(*models: ModelPlan, hop_us: int = 0, packing: Packing = "per-stage") -> Plan:
     names = sorted({pool.gpu_class for model in models for pool in model.pools})
     return Plan(
         gpu_classes=tuple(
@@ -98,12 +99,14 @@ def a_plan(*models: ModelPlan, hop_us: int = 0) -> Plan:
         ),
         models=models,
         hop_overhead_us=hop_us,
+        packing=packing,
         solve=SolveReport(
             solver="none",
             formulation="by hand",
             status="feasible",
             objective_rps=1.0,
-            bound_rps=1.0,
+            value=1.0,
+            bound=1.0,
             gap=0.0,
             seconds=0.0,
             seed=0,

@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 
 from penstock.domain.errors import InvalidPlan
-from penstock.domain.plan import Digest, Plan
+from penstock.domain.plan import Digest, Plan, SolvePhase
 from penstock.formats.plans import read_plan, write_plan
 from tests.support.builders import a_model_plan, a_plan, a_pool
 
@@ -19,14 +19,16 @@ GOLDEN = """\
       "gpus_per_server": 1,
       "memory_bytes": 1073741824,
       "name": "fast",
-      "network_gbps": 10.0
+      "network_gbps": 10.0,
+      "price_per_hour": null
     },
     {
       "count": 8,
       "gpus_per_server": 1,
       "memory_bytes": 1073741824,
       "name": "slow",
-      "network_gbps": 10.0
+      "network_gbps": 10.0,
+      "price_per_hour": null
     }
   ],
   "hop_overhead_us": 500,
@@ -97,16 +99,21 @@ GOLDEN = """\
       "weight": 1.0
     }
   ],
+  "packing": "per-stage",
   "schema": "penstock.plan/1",
   "solve": {
-    "bound_rps": 1.0,
+    "bound": 1.0,
     "formulation": "by hand",
     "gap": 0.0,
+    "objective": "max-min",
     "objective_rps": 1.0,
+    "phases": [],
     "seconds": 0.0,
     "seed": 0,
     "solver": "none",
-    "status": "feasible"
+    "status": "feasible",
+    "unit": "rps",
+    "value": 1.0
   }
 }
 """
@@ -132,7 +139,7 @@ def test_reading_back_gives_the_same_plan() -> None:
 def test_an_infinite_number_is_never_written() -> None:
     plan = small_plan()
     with pytest.raises(ValueError, match="inf"):
-        write_plan(replace(plan, solve=replace(plan.solve, bound_rps=float("inf"))))
+        write_plan(replace(plan, solve=replace(plan.solve, bound=float("inf"))))
 
 
 def changed(path: str, value: object) -> str:
@@ -163,7 +170,24 @@ BAD: list[tuple[str, object, str, str, str]] = [
     (".gpu_classes.0.name", "slow", "gpu_classes[1].name", "another name", "'slow'"),
     (".gpu_classes.0.count", 0, "gpu_classes[0].count", "at least 1", "0"),
     (".gpu_classes.0.network_gbps", 0, "gpu_classes[0].network_gbps", "more than 0", "0"),
+    (".gpu_classes.1.price_per_hour", -0.5, "gpu_classes[1].price_per_hour", "at least 0", "-0.5"),
+    (".packing", "whole", "packing", "'whole-gpu' or 'per-stage'", "'whole'"),
     (".solve.gap", "0", "solve.gap", "a number", "'0'"),
+    (".solve.gap", -0.1, "solve.gap", "at least 0", "-0.1"),
+    (".solve.gap", 1.5, "solve.gap", "at most 1", "1.5"),
+    (".solve.value", -1.0, "solve.value", "at least 0", "-1.0"),
+    (".solve.value", float("nan"), "solve.value", "a finite number", "nan"),
+    (".solve.bound", -1.0, "solve.bound", "at least 0", "-1.0"),
+    (".solve.bound", float("inf"), "solve.bound", "a finite number", "inf"),
+    (".solve.bound_rps", 1.0, "solve", "only the fields solver, formulation", "'bound_rps'"),
+    (".solve.objective_rps", -1.0, "solve.objective_rps", "at least 0", "-1.0"),
+    (".solve.seconds", -1.0, "solve.seconds", "at least 0", "-1.0"),
+    (".solve.objective", "best", "solve.objective", "'max-min', 'goodput', 'least-c", "'best'"),
+    (".solve.objective", "least-cost", "solve.unit", "'per-hour', the unit of obj", "'rps'"),
+    (".solve.unit", "gpus", "solve.unit", "'rps', the unit of objective max-min", "'gpus'"),
+    (".solve.unit", "qps", "solve.unit", "'rps', 'per-hour' or 'gpus'", "'qps'"),
+    (".solve.phases", [{"name": "", "seconds": 1}], "solve.phases[0].name", "text", "''"),
+    (".solve.phases", [{"name": "a", "seconds": -1}], "solve.phases[0].seconds", "at le", "-1"),
     ("model", "", f"{M}.model", "a name of letters", "''"),
     ("slo_us", 0, f"{M}.slo_us", "at least 1", "0"),
     ("slo_us", "100", f"{M}.slo_us", "an integer", "'100'"),
@@ -204,6 +228,54 @@ BAD: list[tuple[str, object, str, str, str]] = [
     ("pipelines.0.throughput_rps", 0, f"{L}.throughput_rps", "more than 0", "0"),
     ("pipelines.0", {}, f"{L}.id", "a value, which is required", "none"),
 ]
+
+
+def with_batches(*batches: int) -> str:
+    """Return a plan of one pipeline whose pools have these batches."""
+    pools = [
+        a_pool(f"p{number}", position=number, blocks=(number, number + 1), latencies_us=[9] * batch)
+        for number, batch in enumerate(batches)
+    ]
+    return write_plan(a_plan(a_model_plan(pools)))
+
+
+@pytest.mark.parametrize("batches", [(3, 3), (1, 8), (8, 2), (6, 2, 3), (4, 1, 2), (2, 6, 3, 12)])
+def test_batches_may_be_gathered_and_split_by_whole_multiples(batches: tuple[int, ...]) -> None:
+    plan = read_plan(with_batches(*batches), "plan.json")
+    assert tuple(pool.batch for pool in plan.models[0].pools) == batches
+
+
+@pytest.mark.parametrize(
+    ("batches", "position", "largest"), [((3, 2), 1, 3), ((4, 2, 3), 2, 4), ((2, 6, 4), 2, 6)]
+)
+def test_batches_that_do_not_go_into_each_other_are_refused(
+    batches: tuple[int, ...], position: int, largest: int
+) -> None:
+    error = refused(with_batches(*batches))
+    assert error.place == f"models[0].pipelines[0].pools[{position}]"
+    assert f"divides {largest}, the largest before, or is a multiple" in error.expected
+    assert error.found == f"'p{position}' of batch {batches[position]}"
+
+
+def test_what_a_plan_may_leave_out_has_a_default() -> None:
+    content = json.loads(GOLDEN)
+    for name in ("objective", "unit", "phases"):
+        del content["solve"][name]
+    del content["packing"], content["gpu_classes"][0]["price_per_hour"]
+    assert read_plan(json.dumps(content), "plan.json") == small_plan()
+
+
+def test_packing_price_and_phases_are_read_back() -> None:
+    plan = small_plan()
+    solve = replace(
+        plan.solve,
+        objective="least-cost",
+        unit="per-hour",
+        phases=(SolvePhase(name="paths", seconds=0.25),),
+    )
+    priced = tuple(replace(each, price_per_hour=0.5) for each in plan.gpu_classes)
+    plan = replace(plan, packing="whole-gpu", solve=solve, gpu_classes=priced)
+    assert read_plan(write_plan(plan), "plan.json") == plan
 
 
 def refused(text: str) -> InvalidPlan:

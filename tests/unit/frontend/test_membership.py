@@ -76,7 +76,7 @@ def a_world(plan: Plan) -> World:
     links, events = FakeLinks(), list[Event]()
     membership = Membership(
         plan,
-        versions={ModelName("m"): "3"},
+        versions={ModelName("m"): "3", ModelName("n"): "4"},
         frontend_link="frontend:1",
         links=links,
         post=events.append,
@@ -125,6 +125,21 @@ async def test_instances_that_share_a_gpu_go_to_one_worker() -> None:
     assert world.membership.missing() == {"fast": 2}
     assert [len(loads(world.enter(name))) for name in ("a", "b", "c")] == [2, 1, 0]
     assert world.membership.missing() == {}
+
+
+async def test_a_worker_loads_instances_of_all_models_on_its_gpu() -> None:
+    half, names = Fraction(1, 2), ("m", "n")
+    models = [a_model_plan([a_pool(name, share=half)], model=ModelName(name)) for name in names]
+    world = a_world(a_plan(*models, packing="whole-gpu"))
+    member = world.enter("a")
+    told = [(each.instance_id, each.model, each.version) for each in loads(member)]
+    assert told == [("m/0", "m", "3"), ("n/0", "n", "4")]
+    for name in names:
+        await world.ready(member, f"{name}/0")
+    assert world.membership.complete
+    world.membership.leave(member, "gone")
+    assert [type(each) for each in world.events] == [InstanceJoined] * 2 + [InstanceLost] * 2
+    assert world.membership.missing() == {"fast": 1}
 
 
 async def test_a_lost_worker_loses_its_instances_and_a_spare_takes_over_at_once() -> None:

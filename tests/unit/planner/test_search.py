@@ -9,11 +9,15 @@ import pytest
 
 from penstock.domain.cluster import Cluster, PlannerOptions
 from planner.baselines import no_partition
-from planner.candidates import CandidatePool, enumerate_paths
-from planner.formulation import Problem
+from planner.candidates import CandidatePath, CandidatePool
+from planner.formulation import Group, Problem, formulate
 from planner.inputs import gather_inputs
-from planner.search import best_solution, estimate_demand, find_solution, unpackable
-from planner.solve import SolverSettings, solve
+from planner.optimise import optimise
+from planner.paths import enumerate_paths
+from planner.search import best_solution, estimate_rates, find_solution
+from planner.solution import loose_groups
+from planner.solve import Job, SolverSettings, run
+from planner.sought import Cheapest, Limits, task_of
 from tests.unit.planner.fleets import (
     DIGITS,
     FAST,
@@ -37,7 +41,7 @@ def test_two_stages_over_two_classes(solver: Literal["gscip", "highs"]) -> None:
     inputs = gather_inputs(*mixed_fleet(slo_ms=45))
     solution = find_solution(inputs, settings(solver))
     assert solution.objective_rps == pytest.approx(125)  # 8 ms for half the blocks on one fast
-    assert solution.bound_rps == pytest.approx(125)
+    assert solution.bound == pytest.approx(125)
     assert solution.status == "optimal"
 
 
@@ -56,8 +60,7 @@ def test_the_baseline_keeps_models_whole() -> None:
 
 def test_batches_are_assumed_to_fill_at_the_no_partition_rate() -> None:
     inputs = gather_inputs(*mixed_fleet(slo_ms=80))
-    demand = estimate_demand(inputs, settings())
-    assert demand.rates() == {DIGITS: pytest.approx(1e6 * 2 / 24_000)}
+    assert estimate_rates(inputs, settings()) == {DIGITS: pytest.approx(1e6 * 2 / 24_000)}
 
 
 def test_without_a_no_partition_plan_the_partitioned_rate_is_assumed() -> None:
@@ -65,7 +68,7 @@ def test_without_a_no_partition_plan_the_partitioned_rate_is_assumed() -> None:
     need = 2 * (1 << 20) + 2 * (1 << 16)  # two blocks at batch 2: no GPU holds the whole model
     classes = tuple(replace(each, memory_bytes=need) for each in cluster.gpu_classes)
     inputs = gather_inputs(replace(cluster, gpu_classes=classes), profiles)
-    assumed = estimate_demand(inputs, settings()).rates()[DIGITS]
+    assumed = estimate_rates(inputs, settings())[DIGITS]
     solution = find_solution(inputs, settings())
     assert assumed == pytest.approx(1e6 * 2 / 12_000)
     assert solution.objective_rps <= assumed
@@ -81,7 +84,7 @@ def test_a_batch_never_gets_less_time_than_it_takes_to_fill_at_the_planned_load(
     table = whole([10_000], [19_000])
     profiles = {(m.name, FAST): profile(m.name, "fast", table) for m in cluster.models}
     inputs = gather_inputs(cluster, profiles)
-    assert estimate_demand(inputs, settings()).weighted_rps == pytest.approx(2e6 / 19_000)
+    assert estimate_rates(inputs, settings())[DIGITS] == pytest.approx(2e6 / 19_000)
     solution = find_solution(inputs, settings())
     assert solution.objective_rps == pytest.approx(100)  # 19 + 1.3 · 9.5 ms > 31 ms: batch 1
     assert all(path.batch == 1 for path in solution.flows)
@@ -90,8 +93,7 @@ def test_a_batch_never_gets_less_time_than_it_takes_to_fill_at_the_planned_load(
 def test_higher_of_asked_and_weighted_rate_fills_batches() -> None:
     cluster, profiles = mixed_fleet(slo_ms=80)
     cluster = replace(cluster, models=(replace(cluster.models[0], rate_rps=100.0),))
-    demand = estimate_demand(gather_inputs(cluster, profiles), settings())
-    assert demand.rates() == {DIGITS: 100.0}
+    assert estimate_rates(gather_inputs(cluster, profiles), settings()) == {DIGITS: 100.0}
 
 
 def test_weights_are_proportions() -> None:
@@ -112,17 +114,15 @@ def test_an_incumbent_is_returned_when_the_time_is_up() -> None:
     inputs = gather_inputs(*mixed_fleet(slo_ms=120, max_stages=3))
     solution = find_solution(inputs, settings(seconds=0.0))
     assert solution.objective_rps > 0
-    assert solution.bound_rps >= solution.objective_rps
+    assert solution.bound >= solution.objective_rps
 
 
 def test_a_rate_out_of_reach_has_no_solution() -> None:
-    inputs = gather_inputs(*mixed_fleet(slo_ms=45))
-    problem = Problem(
-        gpu_classes=inputs.gpu_classes,
-        models=(replace(inputs.models[0].served, rate_rps=126.0),),
-        paths=enumerate_paths(inputs, {DIGITS: math.inf}),
-    )
-    assert solve(problem, settings()) is None
+    cluster, profiles = mixed_fleet(slo_ms=45)
+    cluster = replace(cluster, models=(replace(cluster.models[0], rate_rps=126.0),))
+    inputs = gather_inputs(cluster, profiles)
+    tables = enumerate_paths(inputs, {DIGITS: math.inf})
+    assert optimise(task_of(inputs), tables, settings()) is None
 
 
 def test_a_stage_that_takes_no_time_still_gets_an_instance() -> None:
@@ -164,27 +164,41 @@ def pools_of(*shares: int) -> dict[CandidatePool, int]:
     [
         ((1, 2, 2), True),
         ((2, 4, 4, 8, 8, 1), True),
-        ((2, 3, 3), True),
-        ((2, 3, 3, 4, 4, 4), False),  # 23/12, but first fit takes three GPUs
+        ((2, 3, 3, 4, 4, 4), True),  # 23/12 on two GPUs, where first fit takes three
+        ((2, 3, 3, 5, 5, 5, 5), False),  # 59/30, but no two GPUs hold them
     ],
 )
-def test_shares_that_cannot_be_packed_are_noticed(shares: tuple[int, ...], fits: bool) -> None:
-    assert unpackable(pools_of(*shares)) == (frozenset() if fits else {(DIGITS, 0, "fast")})
+def test_shares_that_leave_holes_are_noticed(shares: tuple[int, ...], fits: bool) -> None:
+    task = task_of(gather_inputs(*mixed_fleet()))
+    assert loose_groups(task, pools_of(*shares)) == (frozenset() if fits else {("fast", None, 0)})
 
 
-def test_splitting_shares_makes_them_pack() -> None:
-    cluster, profiles = mixed_fleet(slo_ms=120)
-    inputs = gather_inputs(cluster, profiles)
-    paths = enumerate_paths(inputs, {DIGITS: 100.0})
-    problem = Problem(gpu_classes=inputs.gpu_classes, models=cluster.models, paths=paths)
-    free = solve(problem, settings())
-    groups = frozenset(
-        (DIGITS, place, each.name) for place in (0, 1) for each in cluster.gpu_classes
+@pytest.mark.parametrize(("laid_out", "gpus"), [(False, 2), (True, 3)])
+def test_where_shares_leave_holes_gpus_are_counted_by_what_fills_them(
+    laid_out: bool, gpus: int
+) -> None:
+    inputs = gather_inputs(*mixed_fleet())
+    pools = pools_of(2, 3, 3, 5, 5, 5, 5)
+    paths = tuple(
+        CandidatePath(
+            model=DIGITS,
+            pools=(pool,),
+            cut_bytes=(),
+            transfers_us=(),
+            batch_build_us=0,
+            latency_us=1,
+        )
+        for pool in pools
     )
-    split = solve(replace(problem, split_shares=groups), settings())
-    assert free is not None
-    assert split is not None
-    assert split.objective_rps <= free.objective_rps * (1 + 1e-9)
+    one_each = {FAST: 1.0, SLOW: 1.0}
+    task = replace(
+        task_of(inputs), sought=Cheapest(one_each), limits=Limits(count={FAST: 9, SLOW: 9})
+    )
+    groups: frozenset[Group] = frozenset({(FAST, None, 0)} if laid_out else ())
+    formulation = formulate(Problem(task=task, paths=paths, laid_out=groups))
+    for variable in formulation.n.values():
+        variable.lower_bound = 1.0
+    assert run(Job(program=formulation.program), settings("highs")).value == pytest.approx(gpus)
 
 
 def test_the_best_solution_depends_on_the_rates() -> None:

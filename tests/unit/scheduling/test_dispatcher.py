@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from penstock.domain.errors import InvariantViolation
+from penstock.domain.errors import InvalidPlan, InvariantViolation
 from penstock.domain.ids import BatchId, InstanceId, ModelName, RequestId
 from penstock.domain.plan import Plan
 from penstock.domain.requests import DropReason, Slice
@@ -276,6 +276,28 @@ def test_a_replaced_plan_keeps_requests_and_books_them_anew() -> None:
     bench.feed(1, PlanApplied(bench.plan))
     (run,) = runs(bench.feed(2, all_joined(bench.plan)[0]))
     assert run.batch == BatchId(1)
+
+
+def test_a_plan_that_changes_its_batch_on_the_way_is_refused_and_changes_nothing() -> None:
+    bench = Bench()
+    bench.arrive(0, 0)
+    first = a_pool("a", latencies_us=(10_000, 11_000))
+    last = a_pool("b", position=1, blocks=(1, 2), latencies_us=(10_000,))
+    other = a_plan(a_model_plan([a_pool("c")], (first, last), model=ModelName("other")))
+    with pytest.raises(InvalidPlan) as caught:
+        bench.dispatcher.handle(1, PlanApplied(other))
+    assert str(caught.value) == (
+        "plan: pipeline other.1 of model other: expected the same batch in each of its pools "
+        "(plan without `rebatch`), found batches 2, 1"
+    )
+    validate(bench.dispatcher)
+    assert bench.dispatcher.open_requests == 1
+    assert bench.dispatcher.has_route(ModelName("m"))
+
+
+def test_pipelines_of_different_batches_may_share_a_plan() -> None:
+    one, four = a_pool("one", latencies_us=(10_000,)), a_pool("four", gpu_class="slow")
+    assert Bench(a_plan(a_model_plan([one], [four]))).dispatcher.has_route(ModelName("m"))
 
 
 def test_an_instance_of_an_unknown_pool_is_ignored() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 
 from penstock.domain.arrivals import Arrival
-from penstock.domain.errors import InvalidInput, UnknownName
+from penstock.domain.errors import InvalidInput, InvalidPlan, UnknownName
 from penstock.domain.ids import ModelName
 from simulator.report import outcomes_csv, summary_json
 from simulator.simulate import Scenario, arrival_instants, planned_load, simulate_plan
@@ -111,6 +113,39 @@ def test_a_warm_up_that_leaves_nothing_is_refused() -> None:
     plan = a_plan(a_model_plan(STAGES))
     with pytest.raises(InvalidInput, match="warmup"):
         simulate_plan(plan, [], 1_000, Scenario(warmup_us=1_000))
+
+
+def test_a_plan_that_changes_its_batch_on_the_way_is_refused() -> None:
+    last = a_pool("p1", position=1, blocks=(1, 2), latencies_us=(20_000,))
+    plan = a_plan(a_model_plan((STAGES[0], last)))
+    with pytest.raises(InvalidPlan, match=r"pipeline m\.0 .*plan without `rebatch`"):
+        simulate_plan(plan, [], 1_000, Scenario())
+
+
+def test_models_that_share_gpus_run_as_if_alone() -> None:
+    half = Fraction(1, 2)
+    models = [
+        a_model_plan([a_pool(name, latencies_us=(10_000,), share=half)], model=ModelName(name))
+        for name in ("m", "n")
+    ]
+    load = [Arrival(arrival_us=0, model=model.model) for model in models]
+    plan = a_plan(*models, packing="whole-gpu")
+    result = simulate_plan(plan, load, 1_000_000, Scenario())
+    assert [(each.model, each.latency_us) for each in result.outcomes] == [
+        ("m", 10_000),
+        ("n", 10_000),
+    ]
+    assert [(each.instance, each.start_us) for each in result.intervals] == [("m/0", 0), ("n/0", 0)]
+
+
+def test_stages_on_one_gpu_hand_over_within_their_server() -> None:
+    pools = [replace(each, share=Fraction(1, 2), gpu_class=STAGES[0].gpu_class) for each in STAGES]
+    model = a_model_plan(pools, transfer_us=500)
+    latencies = [
+        simulate_plan(plan, arrivals(0), 1_000_000, Scenario()).outcomes[0].latency_us
+        for plan in (a_plan(model), a_plan(model, packing="whole-gpu"))
+    ]
+    assert latencies == [30_500, 30_000]
 
 
 def test_reports_say_what_was_simulated() -> None:

@@ -1,0 +1,331 @@
+"""From a task and its paths to the best solution there is, or the best found in time.
+
+Phases, each of them only as long as a gap is left:
+
+1. *relaxation*: the bound, and what every path loses against it;
+2. *incumbent*: a program over the paths that lose least; something is at hand from here on;
+3. *fixing*: pools that could not take part in a better plan than the incumbent are dropped;
+4. *search*: the program over all that is left, with a limit on its tree;
+5. *decomposition*: target by target, model by model (`planner.decompose`).
+
+Every phase keeps the value and the bound it inherits or betters them. Only time limits make results
+depend on the machine: the tree limit counts nodes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from penstock.domain.errors import PlanningFailed
+from penstock.domain.plan import SolvePhase
+from planner.decompose import TargetSearch
+from planner.formulation import Formulation, Group, Problem, formulate
+from planner.paths import Floats, Ints, PathTable
+from planner.relaxation import Relaxation, relax
+from planner.replan import Running, keep_running, kept_instances
+from planner.solution import (
+    Instances,
+    Solution,
+    counts,
+    finish,
+    loose_groups,
+    only,
+)
+from planner.solve import Answer, Job, SolverSettings, run
+from planner.sought import MaxMin, Task
+
+_MOST_PATHS = 30_000  # a program over more is not worth its size: the nearest are taken
+_NEAR_PATHS = 120  # per model, for the incumbent
+_NEAR_NODES = 50
+_SEARCH_NODES = 60  # when decomposition comes after
+_NEAR_GAP = 1e-3
+_NOTHING = 1e-7  # relative to the bound
+_KEEPING_GAP = 1e-3  # relative: a plan worse by less is as good, if it keeps more instances
+
+
+@dataclass(slots=True)
+class _State:
+    """What is known so far; better values and bounds replace worse ones."""
+
+    task: Task
+    settings: SolverSettings
+    relaxation: Relaxation
+    best: Solution | None = None
+    bound: float = math.inf
+    none: bool = False
+    interrupted: bool = False
+    phases: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def gap(self) -> float:
+        if self.best is None:
+            return math.inf
+        return replace(self.best, bound=self.bound).gap
+
+    @property
+    def open(self) -> bool:
+        """Whether there is something left to find, and time to find it."""
+        done = self.none or self.interrupted or self.gap <= self.settings.relative_gap
+        return not done and self.settings.left_s > 0
+
+    def better(self, left: float, right: float) -> bool:
+        return left > right if self.task.maximise else left < right
+
+    def offer(self, solution: Solution) -> None:
+        if self.best is None or self.better(solution.value, self.best.value):
+            self.best = solution
+
+    def tighten(self, bound: float) -> None:
+        if math.isfinite(bound) and self.better(self.bound, bound):
+            self.bound = bound
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - started
+
+
+def optimise(
+    task: Task,
+    tables: Sequence[PathTable],
+    settings: SolverSettings,
+    running: Running | None = None,
+) -> Solution | None:
+    """Return the best solution found in time; None if there is provably none.
+
+    Args:
+        task: what is sought, and within which limits.
+        tables: the paths of each model, in the task's order.
+        settings: solver, deadline, gap, seed.
+        running: stages that run already; of nearly equal solutions one that keeps most of them.
+
+    Raises:
+        PlanningFailed: the time was up before any solution was found.
+        KeyboardInterrupt: Ctrl-C came before any solution was found.
+    """
+    started = time.perf_counter()
+    relaxation = relax(task, tables)
+    if relaxation is None or relaxation.shortfall or _is_hopeless(task, relaxation):
+        return None
+    state = _State(task, settings, relaxation, bound=relaxation.bound)
+    state.phases["relaxation"] = time.perf_counter() - started
+    try:
+        _improve(state, tables)
+        if running is not None and state.best is not None and not state.interrupted:
+            with state.phase("keeping"):
+                _keep(state, tables, running)
+    except KeyboardInterrupt:
+        state.interrupted = True
+    if state.none:
+        return None
+    if state.best is None:
+        if state.interrupted:
+            raise KeyboardInterrupt
+        raise PlanningFailed("no plan was found in time; give it more (--time-limit)")
+    return _told(state)
+
+
+def _is_hopeless(task: Task, relaxation: Relaxation) -> bool:
+    return isinstance(task.sought, MaxMin) and relaxation.bound <= 0
+
+
+def _told(state: _State) -> Solution:
+    best = state.best
+    if best is None:
+        raise PlanningFailed("no plan was found")
+    # Rounding in a solver may leave the bound a hair on the wrong side of the value.
+    bound = best.value if state.better(best.value, state.bound) else state.bound
+    told = replace(best, bound=bound)
+    return replace(
+        told,
+        status="optimal" if told.gap <= state.settings.relative_gap else "feasible",
+        phases=tuple(
+            SolvePhase(name=name, seconds=round(seconds, 3))
+            for name, seconds in state.phases.items()
+        ),
+    )
+
+
+def _improve(state: _State, tables: Sequence[PathTable]) -> None:
+    costs = [_reduced_costs(state, table) for table in tables]
+    everything = sum(len(table) for table in tables)
+    with state.phase("incumbent"):
+        near = _problem(state.task, tables, [_nearest(each, _NEAR_PATHS) for each in costs])
+        whole = len(near.paths) == everything
+        _search(state, near, complete=whole, nodes=None if whole else _NEAR_NODES)
+    if whole or not state.open:
+        return
+    with state.phase("fixing"):
+        kept = _surviving(state, tables, costs)
+        complete = sum(map(len, kept)) <= _MOST_PATHS
+        if not complete:
+            most = _MOST_PATHS // (10 * len(tables))
+            kept = [_nearest(each, most) for each in costs]
+        problem = _problem(state.task, tables, kept)
+    splits = isinstance(state.task.sought, MaxMin) and len(state.task.models) > 1
+    splits = splits and state.task.limits.max_price is None and complete
+    with state.phase("search"):
+        _search(state, problem, complete=complete, nodes=_SEARCH_NODES if splits else None)
+    if splits and state.open:
+        with state.phase("decomposition"):
+            _decompose(state, problem)
+
+
+def _keep(state: _State, tables: Sequence[PathTable], running: Running) -> None:
+    """Trade the best solution for one as good, to the gap asked for, that changes less."""
+    best = state.best
+    if best is None:
+        return
+    chosen = [
+        np.union1d(_nearest(_reduced_costs(state, table), _NEAR_PATHS), table.running(running))
+        for table in tables
+    ]
+    problem = _problem(state.task, tables, chosen)
+    gap = max(_KEEPING_GAP, state.settings.relative_gap)
+    value = best.value * (1 - gap if state.task.maximise else 1 + gap)
+    kept = keep_running(problem, running, value, state.settings)
+    if kept is None or loose_groups(state.task, kept.instances):
+        return
+    if kept_instances(kept.instances, running) > kept_instances(best.instances, running):
+        state.best = kept
+
+
+def _problem(task: Task, tables: Sequence[PathTable], chosen: Sequence[Ints]) -> Problem:
+    paths = tuple(
+        path
+        for table, numbers in zip(tables, chosen, strict=True)
+        for path in table.candidates(numbers)
+    )
+    return Problem(task=task, paths=paths)
+
+
+def _reduced_costs(state: _State, table: PathTable) -> Floats:
+    return state.relaxation.reduced_costs(table, [each.name for each in state.task.gpu_classes])
+
+
+def _nearest(costs: Floats, most: int) -> Ints:
+    """Return the paths that lose least, in their own order."""
+    return np.sort(np.argsort(costs, kind="stable")[:most])
+
+
+def _surviving(
+    state: _State,
+    tables: Sequence[PathTable],
+    costs: Sequence[Floats],
+) -> list[Ints]:
+    """Return the paths that may be part of a plan better than the incumbent.
+
+    A pool that is opened has one instance at least. What that loses is linear in the flow through
+    it: at no flow the instance stands idle, at full flow the best path through it loses its reduced
+    cost; the least of the two ends is lost in any case. A pool that loses more than incumbent and
+    bound are apart is not part of a better plan, nor is any path through it.
+    """
+    if state.best is None:
+        return [np.arange(len(table)) for table in tables]
+    room = abs(state.bound - state.best.value) * (1 + 1e-6)
+    prices = np.array([state.relaxation.price[each.name] for each in state.task.gpu_classes])
+    return [
+        np.flatnonzero(table.losses(cost, prices) <= room)
+        for table, cost in zip(tables, costs, strict=True)
+    ]
+
+
+def _search(state: _State, problem: Problem, *, complete: bool, nodes: int | None) -> None:
+    """Solve a program and take what it finds; its bound counts if it holds all that matters."""
+    while True:
+        formulation = formulate(problem)
+        answer = run(
+            Job(program=formulation.program, node_limit=nodes),
+            state.settings if complete else _eager(state.settings),
+        )
+        state.interrupted |= answer.interrupted
+        if complete:
+            _take_bound(state, answer)
+        loose = _take(state, problem, formulation, answer)
+        if loose <= problem.laid_out or not state.open:
+            return
+        problem = replace(problem, laid_out=problem.laid_out | loose)
+
+
+def _eager(settings: SolverSettings) -> SolverSettings:
+    """Return settings for a program that only has to find something good."""
+    return replace(settings, relative_gap=max(_NEAR_GAP, settings.relative_gap))
+
+
+def _take_bound(state: _State, answer: Answer) -> None:
+    idle = answer.finished and bool(answer.values) and not _serves(state, answer)
+    if (answer.none or idle) and state.best is None:
+        state.none = True
+    elif not answer.none:
+        state.tighten(answer.bound)
+
+
+def _take(
+    state: _State, problem: Problem, formulation: Formulation, answer: Answer
+) -> frozenset[Group]:
+    """Take a solution; return the groups that it leaves holes in."""
+    if not answer.values:
+        return frozenset()
+    rough = counts(formulation, answer.values)
+    loose = loose_groups(state.task, rough)
+    if not loose and _serves(state, answer):
+        _settle(state, problem, rough, answer.value)
+    return loose
+
+
+def _serves(state: _State, answer: Answer) -> bool:
+    """Tell whether every model gets something: a hair above nothing is a solver's tolerance."""
+    if not isinstance(state.task.sought, MaxMin):
+        return True
+    return answer.value > _NOTHING * state.relaxation.bound
+
+
+def _settle(state: _State, problem: Problem, rough: Instances, value: float) -> None:
+    if state.best is not None and not state.better(value, state.best.value):
+        return
+    solution = finish(problem, rough, value, state.settings)
+    if not loose_groups(state.task, solution.instances):
+        state.offer(solution)
+
+
+def _decompose(state: _State, problem: Problem) -> None:
+    """Close in on the best value from both sides, target by target."""
+    search = TargetSearch(problem, state.relaxation, state.settings)
+    low = 0.0 if state.best is None else state.best.value
+    guess = state.bound
+    while state.open:
+        step = max(state.settings.relative_gap, 1e-9)
+        target = min(max(guess, low * (1 + step)), max(state.bound, low * (1 + step)))
+        verdict = search.decide(target)
+        if verdict.refuted:
+            state.tighten(target)
+            guess = target / verdict.shares if verdict.shares > 1 else low * (1 + step)
+            guess = max(low * (1 + step), min(guess * (1 + step), (low + target) / 2))
+        elif verdict.reached is not None:
+            _settle_near(state, problem, search, verdict.reached, target)
+            low = target if state.best is None else max(target, state.best.value)
+            guess = min((low + state.bound) / 2, target / verdict.shares * (1 + step))
+        else:
+            return
+
+
+def _settle_near(
+    state: _State,
+    problem: Problem,
+    search: TargetSearch,
+    reached: Instances,
+    target: float,
+) -> None:
+    """Take instances that reach a target, and better them among all that targets asked for."""
+    _settle(state, only(problem, reached), reached, target)
+    near = only(problem, search.found)
+    _search(state, near, complete=False, nodes=_NEAR_NODES)

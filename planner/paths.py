@@ -1,0 +1,392 @@
+"""Paths: every way through a model that memory, shares and the SLO allow, as arrays.
+
+A path is one feasible way of a batch through a model: contiguous block ranges, a GPU class, a
+share and a batch size for each. There can be millions, so they are grown stage by stage as numpy
+arrays and become `CandidatePath` objects only where a solver is to choose among them. Knows
+nothing of counts, flows or the solver.
+
+Stages of one path have equal batches unless `rebatch` is set. Then, with B the largest batch so
+far, a stage's batch divides B (the group of B samples is split and runs one after another) or is
+a multiple of it (samples are gathered).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.domain.cluster import GpuClass
+from penstock.domain.ids import GpuClassName, ModelName
+from penstock.domain.units import US_PER_SECOND
+from penstock.latency.transfer import link_us, sample_transfer_us
+from planner.candidates import CandidatePath, CandidatePool, Rates, batch_build_us
+from planner.inputs import ModelInputs, PlannerInputs
+
+Ints: TypeAlias = NDArray[np.int64]
+Floats: TypeAlias = NDArray[np.float64]
+
+StageKey: TypeAlias = tuple[ModelName, int, int, GpuClassName, int]  # blocks; class; m
+
+_NO_LIMIT = np.iinfo(np.int64).max // 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stages:
+    """All stages of a model that fit into memory; one row each, whatever their position."""
+
+    first: Ints
+    end: Ints
+    gpu_class: Ints
+    m: Ints
+    batch: Ints
+    latency_us: Ints
+
+    def where(self, chosen: NDArray[np.bool_]) -> Ints:
+        """Return the rows of a mask."""
+        return np.flatnonzero(chosen)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Grown:
+    """Partial paths with the same end and the same largest batch."""
+
+    stages: Ints  # (paths, stages so far)
+    spent_us: Ints
+
+
+class PathTable:
+    """The paths of one model.
+
+    Attributes:
+        model: whose they are.
+        stages: (paths, most stages) rows of the stage table, -1 where a path has fewer.
+        loads: (paths, most stages) instances kept busy per sample/s.
+        use: (paths, classes) GPUs kept busy per sample/s.
+        latency_us: (paths,) everything but the margin.
+    """
+
+    def __init__(self, model: ModelInputs, inputs: PlannerInputs, rows: _Stages) -> None:
+        self.model = model
+        self._classes = inputs.gpu_classes
+        self._options = inputs.options
+        self._rows = rows
+        self._link_us = _by_class_pair(self._classes, model.cut_bytes, exact=True)
+        self.stages: Ints = np.empty((0, 1), dtype=np.int64)
+        self.latency_us: Ints = np.empty(0, dtype=np.int64)
+        self.build_us: Ints = np.empty(0, dtype=np.int64)
+        self.loads: Floats = np.empty((0, 1))
+        self.use: Floats = np.empty((0, len(self._classes)))
+        self._pools: dict[tuple[object, ...], CandidatePool] = {}
+
+    def __len__(self) -> int:
+        return len(self.stages)
+
+    def fill(self, grown: Sequence[tuple[_Grown, int]]) -> None:
+        """Take complete paths, each lot with its allowance for batch building."""
+        most = max((lot.stages.shape[1] for lot, _ in grown), default=1)
+        widened = [
+            np.pad(lot.stages, ((0, 0), (0, most - lot.stages.shape[1])), constant_values=-1)
+            for lot, _ in grown
+        ]
+        if not widened:
+            return
+        self.stages = np.concatenate(widened)
+        self.build_us = np.concatenate([np.full(len(lot.spent_us), us) for lot, us in grown])
+        self.latency_us = np.concatenate([lot.spent_us for lot, _ in grown]) + self.build_us
+        self._weigh()
+
+    def _weigh(self) -> None:
+        """Work out loads and use."""
+        rows, stages = self._rows, self.stages
+        real = stages >= 0
+        gpu_class, m = rows.gpu_class[stages], rows.m[stages]
+        busy_us = np.maximum(1, rows.latency_us[stages]) / rows.batch[stages]
+        for cut in range(stages.shape[1] - 1):
+            crossing = real[:, cut + 1]
+            place = np.where(crossing, rows.end[stages[:, cut]] - 1, 0)
+            link_us = self._link_us[place, gpu_class[:, cut], gpu_class[:, cut + 1]]
+            for side in (cut, cut + 1):
+                sharers = m[:, side] * self._gpus_per_server()[gpu_class[:, side]]
+                moving_us = np.where(crossing, link_us * sharers, 0.0)
+                busy_us[:, side] = np.maximum(busy_us[:, side], moving_us)
+        self.loads = np.where(real, busy_us / US_PER_SECOND, 0.0)
+        gpus = self.loads / m
+        self.use = np.stack(
+            [np.where(gpu_class == each, gpus, 0.0).sum(axis=1) for each in range(self._width())],
+            axis=1,
+        )
+
+    def _width(self) -> int:
+        return len(self._classes)
+
+    def _gpus_per_server(self) -> Ints:
+        return np.array([each.gpus_per_server for each in self._classes], dtype=np.int64)
+
+    def pool_keys(self) -> Ints:
+        """Return (paths, most stages) numbers: equal where paths would share a pool; -1: none."""
+        positions = np.arange(self.stages.shape[1])
+        keys = self.stages * self.stages.shape[1] + positions
+        return np.where(self.stages >= 0, keys, -1)
+
+    def losses(self, costs: Floats, prices: Floats) -> Floats:
+        """Return what opening the costliest of its pools loses at least, per path.
+
+        Args:
+            costs: reduced cost of each path, per sample/s.
+            prices: of a GPU, per class.
+        """
+        keys, real = self.pool_keys(), self.stages >= 0
+        full = np.where(real, costs[:, None] / np.where(real, self.loads, 1.0), np.inf)
+        least = np.full(int(keys.max(initial=0)) + 1, np.inf)
+        np.minimum.at(least, keys[real], full[real])
+        idle = prices[self._rows.gpu_class[self.stages]] / self._rows.m[self.stages]
+        lost = np.where(real, np.minimum(idle, least[keys]), 0.0)
+        most: Floats = lost.max(axis=1, initial=0.0)
+        return most
+
+    def running(self, stages: Iterable[StageKey]) -> Ints:
+        """Return the paths whose stages all run already, at whatever batch."""
+        rows = self._rows
+        names = [each.name for each in self._classes]
+        model = self.model.served.name
+        wanted = set(stages)
+        keys = zip(
+            rows.first.tolist(),
+            rows.end.tolist(),
+            rows.gpu_class.tolist(),
+            rows.m.tolist(),
+            strict=True,
+        )
+        runs = np.array(
+            [(model, first, end, names[at], m) in wanted for first, end, at, m in keys] + [True]
+        )  # the last is for -1, where a path has no stage
+        return np.flatnonzero(runs[self.stages].all(axis=1))
+
+    def candidates(self, chosen: Ints) -> list[CandidatePath]:
+        """Return chosen paths as objects; paths with a stage in common share its pool object.
+
+        In compat mode pools are shared only by paths with the same classes in the same order.
+        """
+        return [self._candidate(int(number)) for number in chosen]
+
+    def _candidate(self, number: int) -> CandidatePath:
+        rows = [int(row) for row in self.stages[number] if row >= 0]
+        classes = [self._classes[self._rows.gpu_class[row]] for row in rows]
+        private = self._options.mode == "compat"
+        route = tuple(each.name for each in classes) if private else ()
+        cuts = [int(self._rows.end[row]) - 1 for row in rows[:-1]]
+        sizes = tuple(self.model.cut_bytes[cut] for cut in cuts)
+        return CandidatePath(
+            model=self.model.served.name,
+            pools=tuple(self._pool(row, place, route) for place, row in enumerate(rows)),
+            cut_bytes=sizes,
+            transfers_us=tuple(
+                sample_transfer_us(size, sender, receiver)
+                for size, sender, receiver in zip(sizes, classes, classes[1:], strict=False)
+            ),
+            batch_build_us=int(self.build_us[number]),
+            latency_us=int(self.latency_us[number]),
+        )
+
+    def _pool(self, row: int, position: int, route: tuple[object, ...]) -> CandidatePool:
+        key = row, position, route
+        if key not in self._pools:
+            rows, model = self._rows, self.model
+            first, end, batch = int(rows.first[row]), int(rows.end[row]), int(rows.batch[row])
+            self._pools[key] = CandidatePool(
+                model=model.served.name,
+                position=position,
+                first_block=first,
+                end_block=end,
+                gpu_class=self._classes[rows.gpu_class[row]],
+                m=int(rows.m[row]),
+                batch=batch,
+                latency_us=int(rows.latency_us[row]),
+                memory_bytes=model.stage_memory_bytes(first, end, batch),
+                route=route,  # type: ignore[arg-type]  # names of classes, see _candidate
+            )
+        return self._pools[key]
+
+
+def enumerate_paths(
+    inputs: PlannerInputs, rates: Rates, *, limited: bool = True
+) -> tuple[PathTable, ...]:
+    """Return every path within the SLO of its model, model by model.
+
+    Args:
+        inputs: cluster, models and options.
+        rates: samples/s at which batches are assumed to fill, per model; infinite: at once.
+        limited: keep to the SLO; False keeps every path that memory allows.
+    """
+    return tuple(
+        model_paths(model, inputs, rates[model.served.name], limited=limited)
+        for model in inputs.models
+    )
+
+
+def model_paths(
+    model: ModelInputs, inputs: PlannerInputs, rate_rps: float, *, limited: bool = True
+) -> PathTable:
+    """Return the paths of one model, in a fixed order."""
+    rows = _fitting_stages(model, inputs)
+    table = PathTable(model, inputs, rows)
+    table.fill(list(_Growth(model, inputs, rows, rate_rps, limited=limited).complete()))
+    return table
+
+
+def _by_class_pair(classes: Sequence[GpuClass], cut_bytes: Sequence[int], *, exact: bool) -> Floats:
+    """Return (cuts, sender, receiver) transfer times of one sample."""
+    measure = link_us if exact else sample_transfer_us
+    times = [[[measure(size, a, b) for b in classes] for a in classes] for size in cut_bytes]
+    return np.array(times, dtype=float).reshape(len(cut_bytes), len(classes), len(classes))
+
+
+def _fitting_stages(model: ModelInputs, inputs: PlannerInputs) -> _Stages:
+    found: list[tuple[int, int, int, int, int, int]] = []
+    for number, gpu_class in enumerate(inputs.gpu_classes):
+        if model.may_use(gpu_class.name):
+            found.extend(_stages_on(model, number, gpu_class, inputs.options.max_batch))
+    columns = np.array(found, dtype=np.int64).reshape(len(found), 6).T
+    first, end, classes, m, batch, latency_us = columns
+    return _Stages(first=first, end=end, gpu_class=classes, m=m, batch=batch, latency_us=latency_us)
+
+
+def _stages_on(
+    model: ModelInputs, number: int, gpu_class: GpuClass, max_batch: int
+) -> Iterator[tuple[int, int, int, int, int, int]]:
+    """Yield the stages that fit on a share of one class."""
+    table = model.latencies[gpu_class.name]
+    for share in table.shares:
+        if share.numerator != 1 or share.denominator > gpu_class.max_share_denominator:
+            continue
+        for batch in (each for each in table.batches(share) if each <= max_batch):
+            cells = (table.stage_latency_us(at, at + 1, batch, share) for at in range(model.blocks))
+            ends_us = np.concatenate([[0], np.cumsum(list(cells))])
+            for first in range(model.blocks):
+                for end in range(first + 1, model.blocks + 1):
+                    if model.stage_memory_bytes(first, end, batch) > gpu_class.memory_bytes * share:
+                        break  # a longer stage needs no less
+                    latency_us = int(ends_us[end] - ends_us[first])
+                    yield first, end, number, share.denominator, batch, latency_us
+
+
+class _Growth:
+    """Grows paths stage by stage; drops those that can no longer meet the budget."""
+
+    def __init__(
+        self,
+        model: ModelInputs,
+        inputs: PlannerInputs,
+        rows: _Stages,
+        rate_rps: float,
+        *,
+        limited: bool,
+    ) -> None:
+        options = inputs.options
+        self._blocks = model.blocks
+        self._rows = rows
+        self._budget_us = model.budget_us if limited else _NO_LIMIT
+        self._hop_us = options.hop_overhead_us
+        self._max_stages = model.max_stages
+        self._rebatch = options.rebatch
+        self._transfer_us = _by_class_pair(inputs.gpu_classes, model.cut_bytes, exact=False).astype(
+            np.int64
+        )
+        self._batches = [int(each) for each in np.unique(rows.batch)]
+        self._build_us = {
+            batch: batch_build_us(batch, rate_rps, options.batch_build_factor)
+            for batch in self._batches
+        }
+        self._least_tail_us = {batch: self._least_tails(batch) for batch in self._batches}
+        self._starting: dict[tuple[int, int, int], Ints] = self._by_start()
+
+    def complete(self) -> Iterator[tuple[_Grown, int]]:
+        """Yield complete paths in lots with the same batch and number of stages."""
+        grown = self._first_stages()
+        for position in range(self._max_stages):
+            for (end, batch), lot in grown.items():
+                if end == self._blocks:
+                    yield lot, self._build_us[batch]
+            if position + 1 < self._max_stages:
+                grown = self._extended(grown, is_last=position + 2 == self._max_stages)
+
+    def _by_start(self) -> dict[tuple[int, int, int], Ints]:
+        rows = self._rows
+        found: defaultdict[tuple[int, int, int], list[int]] = defaultdict(list)
+        keys = zip(rows.first.tolist(), rows.end.tolist(), rows.batch.tolist(), strict=True)
+        for row, key in enumerate(keys):
+            found[key].append(row)
+        return {key: np.array(each, dtype=np.int64) for key, each in found.items()}
+
+    def _least_tails(self, batch: int) -> Ints:
+        """Return, for each block, what a group of `batch` takes from there on at the very least."""
+        rows = self._rows
+        single = rows.end == rows.first + 1
+        if not self._rebatch:
+            single &= rows.batch == batch
+        tails = np.zeros(self._blocks + 1, dtype=np.int64)
+        for block in reversed(range(self._blocks)):
+            at = rows.where(single & (rows.first == block))
+            group = np.maximum(batch, rows.batch[at])
+            least = (rows.latency_us[at] * group // rows.batch[at]).min(initial=_NO_LIMIT)
+            tails[block] = tails[block + 1] + (0 if least == _NO_LIMIT else least)
+        return tails
+
+    def _first_stages(self) -> dict[tuple[int, int], _Grown]:
+        grown = {}
+        for (first, end, batch), stages in self._starting.items():
+            if first == 0 and (self._max_stages > 1 or end == self._blocks):
+                spent_us = 2 * self._hop_us + self._rows.latency_us[stages]
+                kept = spent_us + self._still_us(end, batch) <= self._budget_us
+                if kept.any():
+                    grown[end, batch] = _Grown(stages=stages[kept, None], spent_us=spent_us[kept])
+        return grown
+
+    def _still_us(self, end: int, batch: int) -> int:
+        return int(self._least_tail_us[batch][end]) + self._build_us[batch]
+
+    def _extended(
+        self, grown: dict[tuple[int, int], _Grown], *, is_last: bool
+    ) -> dict[tuple[int, int], _Grown]:
+        found: defaultdict[tuple[int, int], list[_Grown]] = defaultdict(list)
+        for (first, group), lot in grown.items():
+            for end in range(self._blocks if is_last else first + 1, self._blocks + 1):
+                for batch in self._matching(group):
+                    stages = self._starting.get((first, end, batch))
+                    if first < self._blocks and stages is not None:
+                        longer = self._joined(lot, stages, first, end, (group, batch))
+                        if len(longer.spent_us):
+                            found[end, max(group, batch)].append(longer)
+        return {
+            key: _Grown(
+                stages=np.concatenate([each.stages for each in lots]),
+                spent_us=np.concatenate([each.spent_us for each in lots]),
+            )
+            for key, lots in found.items()
+        }
+
+    def _matching(self, group: int) -> list[int]:
+        if not self._rebatch:
+            return [group]
+        return [each for each in self._batches if group % each == 0 or each % group == 0]
+
+    def _joined(
+        self, lot: _Grown, stages: Ints, first: int, end: int, batches: tuple[int, int]
+    ) -> _Grown:
+        """Return every partial path of a lot with every stage that follows, within the budget."""
+        rows, (group, batch) = self._rows, batches
+        after = max(group, batch)
+        senders = rows.gpu_class[lot.stages[:, -1]]
+        moving_us = group * self._transfer_us[first - 1][senders][:, rows.gpu_class[stages]]
+        stage_us = rows.latency_us[stages] * (after // batch) + self._hop_us
+        spent_us = lot.spent_us[:, None] + moving_us + stage_us[None, :]
+        left, right = np.nonzero(spent_us + self._still_us(end, after) <= self._budget_us)
+        return _Grown(
+            stages=np.concatenate([lot.stages[left], stages[right, None]], axis=1),
+            spent_us=spent_us[left, right],
+        )

@@ -1,0 +1,147 @@
+"""What a solver is asked for: the objective as values that every part of the planner reads alike.
+
+Knows nothing of any solver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from penstock.domain.cluster import GpuClass, Packing, PlannerOptions, ServedModel
+from penstock.domain.errors import InvalidCluster
+from penstock.domain.ids import GpuClassName, ModelName
+from penstock.domain.plan import ObjectiveUnit
+from planner.inputs import PlannerInputs
+
+
+@dataclass(frozen=True, slots=True)
+class MaxMin:
+    """Most weighted throughput of the model that has least of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goodput:
+    """Most throughput of all models together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cheapest:
+    """Least sum of prices of the GPUs in use, for the rates asked.
+
+    Attributes:
+        price: of one GPU, by class.
+        whole: count whole GPUs; False counts parts of GPUs, as where models share them.
+    """
+
+    price: Mapping[GpuClassName, float]
+    whole: bool = True
+
+
+Sought: TypeAlias = MaxMin | Goodput | Cheapest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the GPUs in use must keep to.
+
+    Attributes:
+        count: GPUs that may be used, by class.
+        price: of one GPU; empty unless `max_price` is set.
+        max_price: most that all together may cost.
+    """
+
+    count: Mapping[GpuClassName, int]
+    price: Mapping[GpuClassName, float] = field(default_factory=dict)
+    max_price: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A planning problem without its paths.
+
+    Attributes:
+        exclusive: at most one path per model and ordered tuple of classes (compat mode).
+    """
+
+    gpu_classes: tuple[GpuClass, ...]
+    models: tuple[ServedModel, ...]
+    limits: Limits
+    sought: Sought
+    packing: Packing
+    exclusive: bool = False
+
+    @property
+    def maximise(self) -> bool:
+        """Whether a greater value is better."""
+        return not isinstance(self.sought, Cheapest)
+
+
+def task_of(inputs: PlannerInputs) -> Task:
+    """Return the task that the inputs set.
+
+    Raises:
+        InvalidCluster: a price or a rate that the objective needs is missing.
+    """
+    options = inputs.options
+    return Task(
+        gpu_classes=inputs.gpu_classes,
+        models=tuple(model.served for model in inputs.models),
+        limits=_limits(inputs),
+        sought=_sought(inputs),
+        packing="per-stage" if options.mode == "compat" else options.packing,
+        exclusive=options.mode == "compat",
+    )
+
+
+def unit_of(options: PlannerOptions) -> ObjectiveUnit:
+    """Return the unit of the objective's value."""
+    if options.objective == "least-cost":
+        return "per-hour"
+    return "gpus" if options.objective == "fewest-gpus" else "rps"
+
+
+def least_weighted(models: Sequence[ServedModel], total: Mapping[ModelName, float]) -> float:
+    """Return the least throughput divided by weight over the models."""
+    return min(total.get(model.name, 0.0) / model.weight for model in models)
+
+
+def _limits(inputs: PlannerInputs) -> Limits:
+    options = inputs.options
+    count = {each.name: max(0, each.count - options.spare_gpus) for each in inputs.gpu_classes}
+    if options.max_price_per_hour is None:
+        return Limits(count=count)
+    return Limits(count=count, price=_prices(inputs), max_price=options.max_price_per_hour)
+
+
+def _sought(inputs: PlannerInputs) -> Sought:
+    match inputs.options.objective:
+        case "max-min":
+            return MaxMin()
+        case "goodput":
+            return Goodput()
+        case "least-cost":
+            _check_rates(inputs)
+            return Cheapest(_prices(inputs))
+        case "fewest-gpus":
+            _check_rates(inputs)
+            return Cheapest({each.name: 1.0 for each in inputs.gpu_classes})
+
+
+def _prices(inputs: PlannerInputs) -> dict[GpuClassName, float]:
+    prices = {}
+    for each in inputs.gpu_classes:
+        if each.price_per_hour is None:
+            place = f"gpu_classes {each.name}.price_per_hour"
+            raise InvalidCluster("cluster", place, "a price: costs are to be counted", "none")
+        prices[each.name] = each.price_per_hour
+    return prices
+
+
+def _check_rates(inputs: PlannerInputs) -> None:
+    for model in inputs.models:
+        if not model.served.rate_rps:
+            place = f"models {model.served.name}.rate_rps"
+            expected = f"the rate to serve: the objective is {inputs.options.objective}"
+            raise InvalidCluster("cluster", place, expected, "none")
