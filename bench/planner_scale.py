@@ -47,6 +47,7 @@ SEED = 1
 
 
 def main(
+    *,
     gpus: Annotated[str, typer.Option(help="Sizes of fleets, with commas.")] = (
         "50,100,200,500,1000"
     ),
@@ -188,7 +189,7 @@ class Maker:
 
 def report(lines: Sequence[Mapping[str, Any]], out_dir: Path) -> bool:
     """Print table, lines and summary, and draw; return whether the bar was missed."""
-    note("  GPUs      paths       value       bound      gap  seconds  peak GiB")
+    sys.stderr.write("  GPUs      paths       value       bound      gap  seconds  peak GiB\n")
     told = Lines(out_dir / "planner_scale.jsonl")
     for line in lines:
         figures = f"{line['gpus']:6d} {line['paths']:10d} {line['value']:11.2f}"

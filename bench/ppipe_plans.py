@@ -31,8 +31,16 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.planned import Formulation, Lines, Maker, Timed, errors_in_one_line, make_timed, note
-from bench.planned import tell_faults
+from bench.planned import (
+    Formulation,
+    Lines,
+    Maker,
+    Timed,
+    errors_in_one_line,
+    make_timed,
+    tell_faults,
+)
+from penstock.console import note
 from penstock.domain.cluster import Cluster, PlannerMode, PlannerOptions
 from penstock.domain.errors import InvalidSettings, PlanningFailed
 from planner.baselines import no_partition
@@ -43,7 +51,6 @@ from planner.published import PublishedConfiguration, PublishedPlan, Scheduler, 
 from planner.search import best_solution, estimate_rates
 from planner.solution import Solution
 from planner.solve import SolverName, SolverSettings
-from planner.sought import task_of
 
 GAPS: Mapping[str, float] = {"compat": 1e-5, "general": 1e-3}
 PAIR = 2  # stages of DART-r
@@ -104,6 +111,7 @@ class Case:
 
 
 def main(
+    *,
     data: Annotated[Path, typer.Option(help="The artifact's data folder, or a clone of it.")],
     plan_set: Annotated[str, typer.Option("--set", help="A folder of plans, such as maf19.")],
     stages: Annotated[
@@ -244,7 +252,8 @@ def chosen(cases: Sequence[Case], only: str) -> list[Case]:
 def run(cases: Sequence[Case], asked: Asked, lines: Lines) -> bool:
     """Plan all cases and print them; return whether general mode was worse than compat mode."""
     width = min(60, max(len(each.config) for each in cases))
-    note(f"{'config':{width}} {'who':6} {'rps':>10} {'published':>10}   ratio      gap seconds")
+    head = f"{'config':{width}} {'who':6} {'rps':>10} {'published':>10}   ratio      gap seconds"
+    sys.stderr.write(head + "\n")
     told = []
     for case in cases:
         line = compared(case, asked)

@@ -1,41 +1,45 @@
-"""The planner's verbs: plan, check, explain. Parses options, opens files, prints; decides nothing.
+"""The planner's verbs: plan, check, explain, diff. Parses options, opens files, prints.
 
-The solver and the formats are imported inside the verbs, so that `penstock --help` stays quick.
+Decides nothing. The solver and the formats are imported inside the verbs, so that
+`penstock --help` stays quick.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from penstock.console import note, show_json, show_text
+from penstock.console import note, progress, show_json, show_text
+from planner.asked import (
+    AsJson,
+    Gap,
+    GpuPacking,
+    Margin,
+    MaxBatch,
+    MaxPrice,
+    MaxStages,
+    Mode,
+    Objectives,
+    Rebatch,
+    Seed,
+    Solver,
+    SolverOption,
+    SpareGpus,
+    TimeLimit,
+    fleet_with,
+)
 
 if TYPE_CHECKING:
-    from penstock.domain.cluster import Cluster
     from penstock.domain.plan import Plan
 
-
-class Solver(StrEnum):
-    """Solvers that can be chosen."""
-
-    GSCIP = "gscip"
-    HIGHS = "highs"
-
+_INTERRUPTED = 130
 
 ClusterFile = Annotated[Path, typer.Argument(metavar="CLUSTER", help="cluster.yaml")]
 PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="plan.json")]
 ClusterOption = Annotated[Path, typer.Option("--cluster", help="cluster.yaml")]
 ProfilesOption = Annotated[Path, typer.Option("--profiles", help="Directory of the profiles.")]
-MaxStages = Annotated[int | None, typer.Option(min=1, help="Stages per pipeline, at most.")]
-MaxBatch = Annotated[int | None, typer.Option(min=1, help="Largest batch.")]
-Margin = Annotated[
-    float | None, typer.Option(min=0, max=1, help="Part of the SLO kept for queueing.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result for programs.")]
 
 
 def plan(
@@ -45,55 +49,91 @@ def plan(
     repository: Annotated[
         Path | None, typer.Option(help="Model repository; binds the plan to its blocks.")
     ] = None,
+    running: Annotated[
+        Path | None,
+        typer.Option(help="The plan in force: of equally good plans, keep most of its instances."),
+    ] = None,
+    mode: Mode = None,
+    objective: Objectives = None,
+    packing: GpuPacking = None,
+    rebatch: Rebatch = None,
     max_stages: MaxStages = None,
     max_batch: MaxBatch = None,
     margin: Margin = None,
-    time_limit: Annotated[float | None, typer.Option(min=0, help="Seconds to search.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the solver.")] = None,
-    solver: Annotated[Solver, typer.Option(help="Which solver searches.")] = Solver.GSCIP,
+    max_price: MaxPrice = None,
+    spare_gpus: SpareGpus = None,
+    time_limit: TimeLimit = None,
+    gap: Gap = None,
+    seed: Seed = None,
+    solver: SolverOption = Solver.HIGHS,
     no_partition: Annotated[
         bool, typer.Option("--no-partition", help="Keep models whole: the baseline.")
     ] = False,
-    plot: Annotated[Path | None, typer.Option(help="Draw the pool map (png, svg).")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the pool map (png, svg, html).")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find the plan with the highest throughput that a fleet sustains within the SLOs."""
-    from planner.explain import explain as in_words
-    from planner.files import load_blocks_digests, load_cluster, load_profiles, save_plan
+    """Find the best plan for a fleet within the SLOs of its models.
+
+    Options override the cluster file. Ctrl-C ends the search: the best plan found so far is
+    written, with the gap that was left.
+    """
+    from planner.files import load_blocks_digests, load_plan, load_profiles
+    from planner.interrupts import leave_at_once, noticed
     from planner.planning import make_plan
 
+    _check_picture(plot)
     asked = {
+        "mode": mode,
+        "objective": objective,
+        "packing": packing,
+        "rebatch": rebatch,
         "max_stages": max_stages,
         "max_batch": max_batch,
         "slo_margin": margin,
+        "max_price_per_hour": max_price,
+        "spare_gpus": spare_gpus,
         "time_limit_s": time_limit,
+        "relative_gap": gap,
         "seed": seed,
     }
-    fleet = _with_options(load_cluster(cluster), asked)
-    found = make_plan(
-        fleet,
-        load_profiles(profiles, fleet),
-        partition=not no_partition,
-        blocks_digests=load_blocks_digests(repository, fleet) if repository else {},
-        solver=solver.value,
-    )
-    save_plan(found, out)
-    if plot is not None:
-        _draw(found, plot)
-    if as_json:
-        _show_plan(found)
-    else:
-        show_text(in_words(found))
-    note(f"wrote {out}")
+    fleet = fleet_with(cluster, asked)
+    inputs = load_profiles(profiles, fleet)
+    digests = load_blocks_digests(repository, fleet) if repository else {}
+    in_force = load_plan(running) if running else None
+    with noticed() as interrupts:
+        try:
+            found = make_plan(
+                fleet,
+                inputs,
+                partition=not no_partition,
+                blocks_digests=digests,
+                solver=solver.value,
+                running=in_force,
+            )
+        except KeyboardInterrupt:
+            note("interrupted before any plan was found")
+            leave_at_once(_INTERRUPTED)
+            raise typer.Exit(_INTERRUPTED) from None
+    _hand_over(found, in_force, out, plot, as_json=as_json)
+    if interrupts:
+        note(f"interrupted: the best plan found so far, {found.solve.gap:.2%} from its bound")
+        leave_at_once(0)
 
 
 def check(
     plan_file: PlanFile,
     cluster: ClusterOption = Path("cluster.yaml"),
     profiles: ProfilesOption = Path("profiles"),
+    mode: Mode = None,
+    objective: Objectives = None,
+    packing: GpuPacking = None,
+    rebatch: Rebatch = None,
     max_stages: MaxStages = None,
     max_batch: MaxBatch = None,
     margin: Margin = None,
+    max_price: MaxPrice = None,
+    spare_gpus: SpareGpus = None,
+    gap: Gap = None,
     as_json: AsJson = False,
 ) -> None:
     """Verify a plan against its inputs, without the code that made it.
@@ -102,11 +142,23 @@ def check(
     """
     from penstock.domain.errors import InvalidPlan
     from planner.digests import input_digests
-    from planner.files import load_cluster, load_plan, load_profiles
+    from planner.files import load_plan, load_profiles
     from planner.verify import find_faults, told
+    from planner.words import valued
 
-    asked = {"max_stages": max_stages, "max_batch": max_batch, "slo_margin": margin}
-    fleet = _with_options(load_cluster(cluster), asked)
+    asked = {
+        "mode": mode,
+        "objective": objective,
+        "packing": packing,
+        "rebatch": rebatch,
+        "max_stages": max_stages,
+        "max_batch": max_batch,
+        "slo_margin": margin,
+        "max_price_per_hour": max_price,
+        "spare_gpus": spare_gpus,
+        "relative_gap": gap,
+    }
+    fleet = fleet_with(cluster, asked)
     found = load_plan(plan_file)
     measured = load_profiles(profiles, fleet)
     faults = tuple(find_faults(found, fleet, measured, input_digests(fleet, measured)))
@@ -115,34 +167,126 @@ def check(
     if faults:
         raise InvalidPlan(str(plan_file), "", "a plan that its inputs allow", told(faults))
     if not as_json:
-        show_text(f"{plan_file}: verified, {found.solve.objective_rps:.1f} rps per unit of weight")
+        solve = found.solve
+        show_text(f"{plan_file}: verified, {solve.objective} {valued(solve.value, solve.unit)}")
 
 
-def explain(plan_file: PlanFile, as_json: AsJson = False) -> None:
-    """Say in words what a plan does: stages, latency budget, GPUs, what binds."""
+def explain(
+    plan_file: PlanFile,
+    cluster: Annotated[
+        Path | None, typer.Option(help="cluster.yaml: then also what more would be worth.")
+    ] = None,
+    profiles: ProfilesOption = Path("profiles"),
+    max_stages: MaxStages = None,
+    max_batch: MaxBatch = None,
+    spare_gpus: SpareGpus = None,
+    max_price: MaxPrice = None,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="Time for planning each change again.")
+    ] = 5.0,
+    as_json: AsJson = False,
+) -> None:
+    """Say in words what a plan does: stages, latency budget, GPUs, what binds.
+
+    With --cluster and --profiles also what one more GPU of each class and longer SLOs would be
+    worth. Give the options that the plan was made with, where they differ from the cluster file.
+    """
     from planner.explain import explain as in_words
     from planner.explain import facts
     from planner.files import load_plan
 
     found = load_plan(plan_file)
+    told, words = facts(found), in_words(found)
+    if cluster is not None:
+        asked = {
+            "max_stages": max_stages,
+            "max_batch": max_batch,
+            "spare_gpus": spare_gpus,
+            "max_price_per_hour": max_price,
+        }
+        more, more_words = _outlook(plan_file, found, cluster, profiles, asked, seconds, as_json)
+        told, words = {**told, "outlook": more}, f"{words}\n\n{more_words}"
     if as_json:
-        show_json(facts(found))
+        show_json(told)
     else:
-        show_text(in_words(found))
+        show_text(words)
 
 
-def _with_options(cluster: Cluster, asked: dict[str, Any]) -> Cluster:
-    given = {name: value for name, value in asked.items() if value is not None}
-    return replace(cluster, options=replace(cluster.options, **given))
+def diff(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="plan.json")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="plan.json")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare two plans: throughputs, pipelines, pools, GPUs, cost, instances kept.
+
+    The exit code is 0 whether they differ or not; `same` in the JSON tells.
+    """
+    from planner.diff import compare
+    from planner.diff_words import diff_facts, diff_text
+    from planner.files import load_plan
+
+    found = compare(load_plan(old), load_plan(new))
+    if as_json:
+        show_json(diff_facts(found))
+    else:
+        show_text(diff_text(found))
 
 
-def _draw(found: Plan, path: Path) -> None:
-    from penstock.pictures.poolmap import draw_pool_map
+def _outlook(
+    plan_file: Path,
+    found: Plan,
+    cluster: Path,
+    profiles: Path,
+    asked: dict[str, Any],
+    seconds: float,
+    quiet: bool,
+) -> tuple[dict[str, Any], str]:
+    from planner.files import load_profiles
+    from planner.outlook import look_ahead, plannings
+    from planner.outlook_words import outlook_facts, outlook_text
+    from planner.variants import as_planned
 
-    draw_pool_map(found, path)
+    shown: dict[str, str] = {"objective": found.solve.objective, "packing": found.packing}
+    if found.solve.formulation in {"general", "compat"}:
+        shown["mode"] = found.solve.formulation
+    fleet = fleet_with(cluster, {**asked, **shown})
+    inputs = load_profiles(profiles, fleet)
+    same = as_planned(fleet, inputs, found, str(plan_file))
+    with progress(quiet=quiet) as bar:
+        task = bar.add_task("planning again", total=plannings(same))
+        outlook = look_ahead(
+            same, inputs, found, seconds_each=seconds, tick=lambda: bar.advance(task)
+        )
+    return outlook_facts(outlook, found), outlook_text(outlook, found)
 
 
-def _show_plan(found: Plan) -> None:
+def _hand_over(
+    found: Plan, in_force: Plan | None, out: Path, plot: Path | None, *, as_json: bool
+) -> None:
+    """Write the plan, say what it is."""
     from penstock.formats.plans import write_plan
+    from planner.diff import compare
+    from planner.explain import explain as in_words
+    from planner.files import save_plan
 
-    show_text(write_plan(found))
+    save_plan(found, out)
+    if plot is not None:
+        from penstock.pictures.poolmap import draw_pool_map
+
+        draw_pool_map(found, plot)
+    show_text(write_plan(found) if as_json else in_words(found))
+    if in_force is not None:
+        change = compare(in_force, found)
+        note(
+            f"of {change.kept + change.stopped} running instances {change.kept} are kept, "
+            f"{change.stopped} stopped; {change.started} are started"
+        )
+    note(f"wrote {out}")
+
+
+def _check_picture(path: Path | None) -> None:
+    """Refuse a picture in an unknown format before anything takes long."""
+    if path is not None:
+        from penstock.pictures.canvas import check_suffix
+
+        check_suffix(path)

@@ -32,7 +32,7 @@ from planner.solution import Instances, counts, gpus_used
 from planner.solve import Answer, Job, SolverSettings, run_all
 from planner.sought import Cheapest
 
-_CLOSE = 4e-3  # relative gap of a model's least share
+_CLOSE = 5e-3  # relative gap of a model's least share
 _ANY = 2e-2  # under caps any answer within the room will do: what counts is whether there is one
 _ROOM = 1e-7  # shares are compared with this tolerance
 _STEP = 0.5  # part of the open interval a target lies above its lower end, at least

@@ -213,7 +213,7 @@ def _add_limits(
     for name, variable in gpus.items():
         rows[name] = program.add_linear_constraint(ub=float(task.limits.count[name]))
         rows[name].set_coefficient(variable, 1.0)
-    if task.limits.max_price is not None:
+    if task.limits.max_price is not None and not task.minimises_price:
         row = program.add_linear_constraint(ub=task.limits.max_price)
         for name, variable in gpus.items():
             row.set_coefficient(variable, task.limits.price[name])

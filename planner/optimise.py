@@ -45,6 +45,7 @@ _NEAR_PATHS = 120  # per model, for the incumbent
 _NEAR_NODES = 50
 _SEARCH_NODES = 60  # when decomposition comes after
 _NEAR_GAP = 1e-3
+_EXCEEDS = 1e-9  # relative: closer than this, two prices are the same
 _NOTHING = 1e-7  # relative to the bound
 _KEEPING_GAP = 1e-3  # relative: a plan worse by less is as good, if it keeps more instances
 
@@ -125,9 +126,9 @@ def optimise(
                 _keep(state, tables, running)
     except KeyboardInterrupt:
         state.interrupted = True
-    if state.none:
+    if state.none or _is_dearer(task, state.bound):
         return None
-    if state.best is None:
+    if state.best is None or _is_dearer(task, state.best.value):
         if state.interrupted:
             raise KeyboardInterrupt
         raise PlanningFailed("no plan was found in time; give it more (--time-limit)")
@@ -136,6 +137,11 @@ def optimise(
 
 def _is_hopeless(task: Task, relaxation: Relaxation) -> bool:
     return isinstance(task.sought, MaxMin) and relaxation.bound <= 0
+
+
+def _is_dearer(task: Task, price: float) -> bool:
+    cap = task.limits.max_price
+    return task.minimises_price and cap is not None and price > cap * (1 + _EXCEEDS)
 
 
 def _told(state: _State) -> Solution:
@@ -157,7 +163,11 @@ def _told(state: _State) -> Solution:
 
 def _improve(state: _State, tables: Sequence[PathTable]) -> None:
     costs = [_reduced_costs(state, table) for table in tables]
-    everything = sum(len(table) for table in tables)
+    if state.task.exclusive:
+        costs = [
+            _only(table.undominated(), each) for table, each in zip(tables, costs, strict=True)
+        ]
+    everything = sum(int(np.isfinite(each).sum()) for each in costs)
     with state.phase("incumbent"):
         near = _problem(state.task, tables, [_nearest(each, _NEAR_PATHS) for each in costs])
         whole = len(near.paths) == everything
@@ -212,8 +222,16 @@ def _reduced_costs(state: _State, table: PathTable) -> Floats:
     return state.relaxation.reduced_costs(table, [each.name for each in state.task.gpu_classes])
 
 
+def _only(chosen: Ints, costs: Floats) -> Floats:
+    """Return the costs with all paths out of reach but the chosen ones."""
+    far = np.full(len(costs), np.inf)
+    far[chosen] = costs[chosen]
+    return far
+
+
 def _nearest(costs: Floats, most: int) -> Ints:
     """Return the paths that lose least, in their own order."""
+    most = min(most, int(np.isfinite(costs).sum()))
     return np.sort(np.argsort(costs, kind="stable")[:most])
 
 
@@ -230,11 +248,11 @@ def _surviving(
     bound are apart is not part of a better plan, nor is any path through it.
     """
     if state.best is None:
-        return [np.arange(len(table)) for table in tables]
+        return [np.flatnonzero(np.isfinite(each)) for each in costs]
     room = abs(state.bound - state.best.value) * (1 + 1e-6)
     prices = np.array([state.relaxation.price[each.name] for each in state.task.gpu_classes])
     return [
-        np.flatnonzero(table.losses(cost, prices) <= room)
+        np.flatnonzero((table.losses(cost, prices) <= room) & np.isfinite(cost))
         for table, cost in zip(tables, costs, strict=True)
     ]
 

@@ -149,6 +149,23 @@ class PathTable:
         most: Floats = lost.max(axis=1, initial=0.0)
         return most
 
+    def undominated(self) -> Ints:
+        """Return the paths that are worth a private pool per stage, for compat mode.
+
+        With pools of its own, and as the only path of its classes, a path can take the place of
+        another with the same classes and shares, instance by instance, if it keeps none of them
+        busier. Where paths share pools this does not hold, and none may be dropped.
+        """
+        rows, real = self._rows, self.stages >= 0
+        kinds = np.stack([rows.gpu_class[self.stages], rows.m[self.stages]], axis=2)
+        kinds = np.where(real[:, :, None], kinds, -1).reshape(len(self), -1)
+        _, kind = np.unique(kinds, axis=0, return_inverse=True)
+        groups = (
+            np.flatnonzero(kind.ravel() == each) for each in range(int(kind.max(initial=-1)) + 1)
+        )
+        kept = [_least(self.loads, group) for group in groups]
+        return np.sort(np.concatenate(kept)) if kept else np.arange(0)
+
     def running(self, stages: Iterable[StageKey]) -> Ints:
         """Return the paths whose stages all run already, at whatever batch."""
         rows = self._rows
@@ -211,6 +228,16 @@ class PathTable:
                 route=route,  # type: ignore[arg-type]  # names of classes, see _candidate
             )
         return self._pools[key]
+
+
+def _least(loads: Floats, group: Ints) -> Ints:
+    """Return the rows of a group that no other is below or equal to in every column."""
+    order = group[np.lexsort(loads[group].T[::-1])]
+    kept: list[int] = []
+    for row in order:
+        if not (loads[kept] <= loads[row]).all(axis=1).any():
+            kept.append(int(row))
+    return np.array(kept, dtype=np.int64)
 
 
 def enumerate_paths(

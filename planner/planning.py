@@ -18,7 +18,7 @@ from planner.replan import running_stages
 from planner.search import find_solution
 from planner.solution import Solution
 from planner.solve import SolverName, SolverSettings
-from planner.sought import unit_of
+from planner.sought import check_rates, unit_of
 from planner.verify import find_faults
 
 _NO_DIGESTS: Mapping[ModelName, str] = MappingProxyType({})
@@ -52,6 +52,8 @@ def make_plan(
     inputs = gather_inputs(cluster, profiles)
     _check_blocks(profiles, blocks_digests)
     options = cluster.options
+    if options.objective == "goodput":
+        check_rates(inputs)  # a model without a floor might be left out, and no plan can do that
     settings = SolverSettings(
         solver=solver,
         deadline=started + options.time_limit_s,

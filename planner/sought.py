@@ -77,6 +77,14 @@ class Task:
         """Whether a greater value is better."""
         return not isinstance(self.sought, Cheapest)
 
+    @property
+    def minimises_price(self) -> bool:
+        """Whether the value is the price that is limited: then its bound is looked at afterwards.
+
+        As a row parallel to the objective, OR-Tools 9.15's SCIP gives answers that break it.
+        """
+        return isinstance(self.sought, Cheapest) and self.sought.price == self.limits.price
+
 
 def task_of(inputs: PlannerInputs) -> Task:
     """Return the task that the inputs set.
@@ -122,10 +130,10 @@ def _sought(inputs: PlannerInputs) -> Sought:
         case "goodput":
             return Goodput()
         case "least-cost":
-            _check_rates(inputs)
+            check_rates(inputs)
             return Cheapest(_prices(inputs))
         case "fewest-gpus":
-            _check_rates(inputs)
+            check_rates(inputs)
             return Cheapest({each.name: 1.0 for each in inputs.gpu_classes})
 
 
@@ -139,9 +147,14 @@ def _prices(inputs: PlannerInputs) -> dict[GpuClassName, float]:
     return prices
 
 
-def _check_rates(inputs: PlannerInputs) -> None:
+def check_rates(inputs: PlannerInputs) -> None:
+    """See that every model asks for a rate.
+
+    Raises:
+        InvalidCluster: one does not.
+    """
     for model in inputs.models:
         if not model.served.rate_rps:
             place = f"models {model.served.name}.rate_rps"
-            expected = f"the rate to serve: the objective is {inputs.options.objective}"
+            expected = f"the rate it must have: the objective is {inputs.options.objective}"
             raise InvalidCluster("cluster", place, expected, "none")

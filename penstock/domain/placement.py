@@ -94,17 +94,21 @@ def _lay_out(pools: Sequence[_Instances]) -> list[_Instances]:
 def _first_fit(rests: Iterable[_Instances]) -> list[_Instances]:
     """Lay out what the pools leave over, largest first, without tearing any apart."""
     gpus: list[_Instances] = []
+    free: list[Fraction] = []
     for rest in sorted(rests, key=_size, reverse=True):
-        place = next((at for at, gpu in enumerate(gpus) if _size(gpu) + _size(rest) <= 1), None)
-        if place is None:
-            gpus.append(rest)
-        else:
-            gpus[place] += rest
+        size = _size(rest)
+        place = next((at for at, room in enumerate(free) if room >= size), len(gpus))
+        if place == len(gpus):
+            gpus.append(())
+            free.append(Fraction(1))
+        gpus[place] += rest
+        free[place] -= size
     return gpus
 
 
-def _size(instances: _Instances) -> Fraction:
-    return sum((each.share for each in instances), Fraction(0))
+def _size(pool: _Instances) -> Fraction:
+    """Return what instances of one pool hold together."""
+    return len(pool) * pool[0].share
 
 
 def _deal(instances: Iterable[PlannedInstance], layout: Iterable[Counts]) -> list[_Instances]:

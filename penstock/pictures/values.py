@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -16,3 +17,34 @@ class LoadPoint:
 
     offered_rps: float
     attainment: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScalePoint:
+    """What the best plan reaches at one scale of all SLOs.
+
+    Attributes:
+        value: None where there is no plan.
+        bound: proven: no plan is better.
+    """
+
+    scale: float
+    value: float | None
+    bound: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelPoint:
+    """The least that one level of throughput takes.
+
+    Attributes:
+        level_rps: throughput for each unit of weight.
+        spent: per hour, or GPUs.
+        bound: proven: it cannot be less.
+        gpus: in use, by the name of their class.
+    """
+
+    level_rps: float
+    spent: float
+    bound: float
+    gpus: Mapping[str, int]

@@ -49,7 +49,7 @@ def _unit(objective: Objective) -> ObjectiveUnit:
 def _missing_for(objective: Objective, cluster: Cluster) -> list[str]:
     """Return what the objective needs and the cluster does not say."""
     found = []
-    if objective in {"least-cost", "fewest-gpus"}:
+    if objective != "max-min":  # without a rate nothing would keep a model from getting nothing
         found += [
             f"model {each.name}: {objective} needs its rate_rps"
             for each in cluster.models

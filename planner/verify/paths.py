@@ -110,11 +110,5 @@ def throughput_faults(subject: Subject) -> Iterator[str]:
         yield f"model {model.model}: throughput is not the sum of its pipelines' ({total:.3f})"
     if asked_rps is not None and not total >= asked_rps * (1 - TOLERANCE):
         yield f"model {model.model}: sustains {total:.3f} rps of the {asked_rps:g} asked"
-    if not model.throughput_rps > 0 and not _may_starve(subject):
+    if not model.throughput_rps > 0:
         yield f"model {model.model}: has no throughput"
-
-
-def _may_starve(subject: Subject) -> bool:
-    """Tell whether all GPUs may go to other models: only the total counts, no rate was asked."""
-    unused = not subject.plan.pools and subject.plan.throughput_rps == 0
-    return unused and subject.options.objective == "goodput"

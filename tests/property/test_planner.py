@@ -26,7 +26,6 @@ from planner.solve import SolverName, SolverSettings
 from planner.verify import find_faults
 from tests.support.bruteforce import best_value
 from tests.support.tiny import COMPAT, FORMS, GENERAL, PER_STAGE, REBATCH, Case, Form, draw_case
-from tests.support.ways import find_routes
 
 SEEDS = st.integers(0, 2**32 - 1)
 EXAMPLES = settings().max_examples  # 100 in the usual profile: 1000 cases against brute force
@@ -113,20 +112,11 @@ def test_the_best_plan_is_that_of_brute_force(
     found = solution_of(case, solver)
     if expected is None:
         assert found is None
-    elif found is None:
-        # As much as possible in total may be nothing for one model; who cannot be served at all
-        # is better told so.
-        assert objective == "goodput"
-        assert expected == 0 or not all(has_a_way(case, each) for each in case.cluster.models)
     else:
+        assert found is not None
         assert found.value == pytest.approx(expected, rel=CLOSE)
         assert found.bound == pytest.approx(expected, rel=CLOSE)
         assert found.status == "optimal"
-
-
-def has_a_way(case: Case, model: ServedModel) -> bool:
-    rate = case.rates[model.name]
-    return bool(find_routes(case.cluster, case.profiles, model, rate).ways)
 
 
 # ------------------------------------------------------------------------------------------ plans
@@ -205,7 +195,7 @@ RELAXED: dict[str, Callable[[Case], Case]] = {
             forbidden_gpu_classes=(),
             max_stages=None,
             max_latency_us=None,
-            rate_rps=None,
+            rate_rps=each.rate_rps and each.rate_rps / 2,
         ),
     ),
     "options": lambda case: case.changed(
@@ -278,11 +268,12 @@ def test_at_half_the_speed_there_is_half_the_flow(
 @few
 @given(seed=SEEDS, form=st.sampled_from(FORMS))
 def test_each_objective_is_best_at_its_own(seed: int, form: Form) -> None:
-    case = case_of(seed, "max-min", form)
-    fair, most = solution_of(case), solution_of(case.changed(objective="goodput"))
-    assume(fair is not None)
-    assert fair is not None
+    case = case_of(seed, "goodput", form)
+    most, fair = solution_of(case), solution_of(case.changed(objective="max-min"))
+    assert (most is None) == (fair is None)
+    assume(most is not None)
     assert most is not None
+    assert fair is not None
     assert most.value >= at_least(sum(fair.flows.values()))
     assert fair.value >= at_least(most.objective_rps)
 

@@ -177,10 +177,11 @@ def _asked(
     rng: Random, model: _Model, options: PlannerOptions, fleet: Sequence[GpuClass], models: int
 ) -> ServedModel:
     """Draw SLO, weight, rate and bounds of one model."""
-    rated = options.objective in {"least-cost", "fewest-gpus"}
+    rated = options.objective != "max-min"
+    most = 0.1 if options.objective == "goodput" else 0.25
     gpus = sum(each.count for each in fleet)
     carried_rps = gpus * 1e6 / model.quickest_us / models
-    rate_rps = round(carried_rps * rng.uniform(0.02, 0.25), 3)
+    rate_rps = round(carried_rps * rng.uniform(0.02, most), 3)
     slo_us = model.quickest_us * rng.choice((1.3, 1.8, 2.5, 5.0, 10.0)) / (1 - options.slo_margin)
     served = ServedModel(
         name=model.name,

@@ -391,6 +391,6 @@ def test_cases_drawn_are_worth_planning() -> None:
         ):
             less = best_value(other.cluster, other.profiles, other.rates) or 0.0
             told[name] += less < value * (1 - 1e-6)
-    assert told["planned"] > 0.8 * count, told
+    assert told["planned"] > 0.7 * count, told
     assert min(told["two"], told["shared"], told["gathered"]) > 0.2 * count, told
     assert told["cut"] > 0.15 * count, told

@@ -234,7 +234,7 @@ def two_models(packing: str = "whole-gpu", count: int = 1) -> Scene:
     cluster = replace(
         cluster,
         gpu_classes=(gpu_class("a", count, max_share_denominator=2),),
-        models=(served("x", weight=2.0), served("y")),
+        models=(served("x", weight=2.0, rate_rps=90.0), served("y", rate_rps=90.0)),
     )
     table = {(1, Fraction(1, m)): [1000] for m in (1, 2)}
     profiles = {
@@ -242,6 +242,18 @@ def two_models(packing: str = "whole-gpu", count: int = 1) -> Scene:
     }
     ways = {name: [(100.0, [Stage(blocks=(0, 1), gpu_class="a", m=2)])] for name in "xy"}
     return Scene(plan_by_hand(cluster, profiles, ways), cluster, profiles)
+
+
+@cache
+def unpartitioned() -> Scene:
+    """One model, whole, on whole GPUs."""
+    cluster, profiles = _fleet(1, 200)
+    ways = [
+        (60.0, [Stage(blocks=(0, 4), gpu_class="fast")]),
+        (15.0, [Stage(blocks=(0, 4), gpu_class="slow")]),
+    ]
+    scene = Scene(plan_by_hand(cluster, profiles, {"digits": ways}), cluster, profiles)
+    return scene.with_plan(solve(formulation="no-partition"))
 
 
 SCENES: Mapping[str, Callable[[], Scene]] = {
@@ -256,6 +268,7 @@ SCENES: Mapping[str, Callable[[], Scene]] = {
     "shares that need a third GPU": lambda: crowd(count=4),
     "shares rounded as published": lambda: crowd(count=3, mode="compat"),
     "two models on one GPU": two_models,
+    "no partition": unpartitioned,
 }
 
 
@@ -421,6 +434,11 @@ ASKED: dict[str, tuple[Callable[[], Scene], Callable[[Cluster], Cluster], str]] 
         lambda: sought("least-cost", rated=False),
         lambda cluster: cluster,
         "model digits: least-cost needs its rate_rps",
+    ),
+    "goodput without rates": (
+        lambda: sought("goodput", rated=False),
+        lambda cluster: cluster,
+        "model digits: goodput needs its rate_rps",
     ),
     "fewest GPUs without rates": (
         lambda: sought("fewest-gpus", rated=False),
@@ -671,22 +689,6 @@ def test_the_value_is_that_of_the_objective() -> None:
         assert any(f"value: is 2.5, the plan has {expected:.6g}" in fault for fault in wrong), wrong
     two = two_models()
     assert (two.plan.solve.value, two.plan.solve.objective_rps) == (200.0, 50.0)
-
-
-def test_a_model_may_starve_where_only_the_total_counts() -> None:
-    def empty(each: ModelPlan) -> ModelPlan:
-        return replace(each, throughput_rps=0.0, pools=(), pipelines=())
-
-    starved = two_models().with_plan(
-        both(in_model(empty, 1), solve(value=100.0, bound=100.0, objective_rps=0.0))
-    )
-    assert starved.faults() == []
-    rated = starved.with_cluster(
-        lambda cluster: replace(
-            cluster, models=(cluster.models[0], replace(cluster.models[1], rate_rps=1.0))
-        )
-    )
-    assert rated.faults() == ["model y: sustains 0.000 rps of the 1 asked"]
 
 
 # -------------------------------------------------------------------------- any number, any change
