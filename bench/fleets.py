@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import accumulate, pairwise
 from random import Random
 
 from penstock.domain.cluster import Cluster, GpuClass, PlannerOptions, ServedModel
@@ -136,11 +137,9 @@ def make_fleet(
 
 def counts(gpus: int, kinds: Sequence[Kind]) -> list[int]:
     """Return how many GPUs of each kind there are: at least one, in all as many as asked."""
-    whole = sum(kind.part for kind in kinds)
-    found = [max(1, round(gpus * kind.part / whole)) for kind in kinds]
-    most = max(range(len(found)), key=found.__getitem__)
-    found[most] += gpus - sum(found)
-    return found
+    until = list(accumulate((kind.part for kind in kinds), initial=0.0))
+    ends = [round((gpus - len(kinds)) * each / until[-1]) for each in until]
+    return [1 + end - start for start, end in pairwise(ends)]
 
 
 def _gpu_class(kind: Kind, count: int, most_shares: int) -> GpuClass:

@@ -4,7 +4,8 @@ Each fleet has 20 models of ten blocks (`bench.fleets`), at most three stages, s
 quarter, batches up to 32; the mode is general, the objective max-min. Each size is planned in a
 process of its own, so that its peak memory is its own. Prints a table to stderr, one JSON line per
 size and a summary line to stdout, and draws ``planner_scale.png``. `gap` is against the bound of
-the linear relaxation. Exits with 1 if the largest fleet misses the bar, or a plan has a fault.
+the linear relaxation. Exits with 1 if the largest fleet misses the bar, a
+plan has a fault, or a fleet got none in time.
 
     python bench/planner_scale.py --gpus 50,100,200,500,1000
 """
@@ -16,7 +17,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -82,7 +83,8 @@ def main(
             "--time-limit": time_limit,
             "--seed": seed,
         }
-        sys.exit(report([in_child(size, arguments) for size in sizes], out_dir))
+        lines = (in_child(size, arguments) for size in sizes)
+        sys.exit(report(lines, sizes, out_dir))
 
 
 def sizes_of(text: str) -> list[int]:
@@ -102,7 +104,7 @@ def in_child(size: int, arguments: Mapping[str, object]) -> dict[str, Any]:
     """Measure one size in a process of its own.
 
     Raises:
-        PlanningFailed: it came to no plan; its error is on stderr.
+        PlanningFailed: it came to no line; its error is on stderr.
     """
     command = [sys.executable, __file__, "--here", "--gpus", str(size)]
     command += [str(word) for pair in arguments.items() for word in pair]
@@ -114,21 +116,19 @@ def in_child(size: int, arguments: Mapping[str, object]) -> dict[str, Any]:
 
 
 def measured(size: int, shape: Shape, options: PlannerOptions, seed: int) -> dict[str, Any]:
-    """Plan one fleet and return its line.
-
-    Raises:
-        PlanningFailed: there is no plan, or none was found in time.
-    """
+    """Plan one fleet and return its line; where no plan is found, the line says why not."""
     cluster, profiles = make_fleet(size, shape, options, seed)
+    head = {"gpus": size, "models": len(cluster.models)}
     maker = Maker()
-    timed = make_timed(cluster, profiles, maker, "general", "highs")
-    peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KIB_PER_GIB
+    try:
+        timed = make_timed(cluster, profiles, maker, "general", "highs")
+    except PlanningFailed as error:
+        return head | {"why_not": str(error), "peak_rss_gib": round(_peak_gib(), 3)}
+    peak_gib = _peak_gib()
     tell_faults(f"{size} GPUs", timed.faults)
     solve = timed.plan.solve
     bound = maker.relaxed_bound(cluster.options)
-    return {
-        "gpus": size,
-        "models": len(cluster.models),
+    return head | {
         "paths": sum(map(len, maker.tables)),
         "value": solve.value,
         "bound": bound,
@@ -142,6 +142,10 @@ def measured(size: int, shape: Shape, options: PlannerOptions, seed: int) -> dic
         "instances": sum(pool.instances for each in timed.plan.models for pool in each.pools),
         "verified": timed.verified,
     }
+
+
+def _peak_gib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KIB_PER_GIB
 
 
 class Maker:
@@ -187,37 +191,48 @@ class Maker:
         return found.bound
 
 
-def report(lines: Sequence[Mapping[str, Any]], out_dir: Path) -> bool:
+def report(lines: Iterable[dict[str, Any]], sizes: Sequence[int], out_dir: Path) -> bool:
     """Print table, lines and summary, and draw; return whether the bar was missed."""
     sys.stderr.write("  GPUs      paths       value       bound      gap  seconds  peak GiB\n")
     told = Lines(out_dir / "planner_scale.jsonl")
+    planned = []
     for line in lines:
-        figures = f"{line['gpus']:6d} {line['paths']:10d} {line['value']:11.2f}"
-        rest = f"{line['bound']:11.2f} {line['gap']:8.2%} {line['seconds']:8.2f}"
-        fault = "" if line["verified"] else "  FAULTY"
-        sys.stderr.write(f"{figures} {rest} {line['peak_rss_gib']:9.2f}{fault}\n")
-        told.tell(dict(line))
-    total = summary(lines)
+        note_line(line)
+        told.tell(line)
+        if "why_not" not in line:
+            planned.append(line)
+    total = summary(planned)
     told.tell(total)
-    draw(lines, out_dir / PICTURE)
-    note(f"wrote {out_dir / PICTURE}")
-    return not (total["bar_met"] and total["all_verified"])
+    if planned:
+        draw(planned, out_dir / PICTURE)
+        note(f"wrote {out_dir / PICTURE}")
+    return not (total["bar_met"] and total["all_verified"] and total["sizes"] == sizes)
+
+
+def note_line(line: Mapping[str, Any]) -> None:
+    """Print one line of the table to stderr."""
+    if "why_not" in line:
+        sys.stderr.write(f"{line['gpus']:6d} {line['why_not']}\n")
+        return
+    figures = f"{line['gpus']:6d} {line['paths']:10d} {line['value']:11.2f}"
+    rest = f"{line['bound']:11.2f} {line['gap']:8.2%} {line['seconds']:8.2f}"
+    fault = "" if line["verified"] else "  FAULTY"
+    sys.stderr.write(f"{figures} {rest} {line['peak_rss_gib']:9.2f}{fault}\n")
 
 
 def summary(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the summary line: the bar is for the largest fleet."""
-    largest = max(lines, key=lambda line: int(line["gpus"]))
+    """Return the summary line of the sizes that were planned: the bar is for the largest."""
+    largest = max(lines, key=lambda line: int(line["gpus"]), default=None)
+    bar = {"gap": BAR_GAP, "seconds": BAR_SECONDS, "peak_rss_gib": BAR_GIB}
     return {
         "summary": True,
         "sizes": [line["gpus"] for line in lines],
-        "max_gap": max(line["gap"] for line in lines),
-        "max_seconds": max(line["seconds"] for line in lines),
-        "max_peak_rss_gib": max(line["peak_rss_gib"] for line in lines),
+        "max_gap": max((line["gap"] for line in lines), default=None),
+        "max_seconds": max((line["seconds"] for line in lines), default=None),
+        "max_peak_rss_gib": max((line["peak_rss_gib"] for line in lines), default=None),
         "all_verified": all(line["verified"] for line in lines),
-        "bar": {"gap": BAR_GAP, "seconds": BAR_SECONDS, "peak_rss_gib": BAR_GIB},
-        "bar_met": largest["gap"] <= BAR_GAP
-        and largest["seconds"] <= BAR_SECONDS
-        and largest["peak_rss_gib"] <= BAR_GIB,
+        "bar": bar,
+        "bar_met": largest is not None and all(largest[key] <= bar[key] for key in bar),
     }
 
 

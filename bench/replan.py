@@ -5,7 +5,8 @@ model changes by a fifth, up or down, and the fleet is planned again: with the r
 and without. Prints a table to stderr, one JSON line per change and a summary line to stdout.
 
 A rate is changed where rates are asked for (objective ``fewest-gpus``), a weight where throughput
-is (``max-min``). Exits with 1 if a plan has a fault or was worse than its gap for keeping more.
+is (``max-min``). Exits with 1 if a plan was not found in
+time, has a fault, or was worse than its gap for keeping more.
 
     python bench/replan.py --gpus 100 --seeds 3
 """
@@ -26,6 +27,7 @@ from bench.fleets import A100, L4, T4, Shape, make_fleet
 from bench.planned import Lines, Timed, errors_in_one_line, make_timed, tell_faults
 from penstock.console import note
 from penstock.domain.cluster import Cluster, Objective, PlannerOptions, ServedModel
+from penstock.domain.errors import PlanningFailed
 from penstock.domain.plan import Plan
 from planner.inputs import PlannerInputs, Profiles
 from planner.replan import Running, running_stages
@@ -83,18 +85,24 @@ def measured(
 ) -> Iterator[dict[str, Any]]:
     """Yield the line of every change: fleet by fleet, objective by objective.
 
+    Where no plan is found in time, the line says so: there is nothing to compare then.
+
     Raises:
-        PlanningFailed: a fleet has no plan, or none was found in time.
+        PlanningFailed: a fleet has no plan for the most throughput, or none was found in time.
     """
     for seed in range(seeds):
         cluster, profiles = make_fleet(gpus, shape, options, seed)
         before = plan_of(cluster, profiles)
         for start in (cluster, with_rates(cluster, before.plan)):
-            first = before if start is cluster else plan_of(start, profiles)
+            head = {"gpus": gpus, "seed": seed, "objective": start.options.objective}
+            try:
+                first = before if start is cluster else plan_of(start, profiles)
+            except PlanningFailed as error:
+                yield head | {"changed": None, "why_not": str(error)}
+                continue
+            quick = replace(start, options=replace(start.options, time_limit_s=again_limit_s))
             for change in changes(len(start.models)):
-                quick = replace(start.options, time_limit_s=again_limit_s)
-                line = replanned(replace(start, options=quick), profiles, first, change)
-                yield {"gpus": gpus, "seed": seed} | line
+                yield head | replanned(quick, profiles, first, change)
 
 
 def changes(models: int) -> list[Change]:
@@ -129,23 +137,23 @@ def plan_of(cluster: Cluster, profiles: Profiles, running: Running | None = None
 def replanned(
     cluster: Cluster, profiles: Profiles, before: Timed, change: Change
 ) -> dict[str, Any]:
-    """Make one change, plan with and without the running plan, and return the line.
-
-    Raises:
-        PlanningFailed: there is no plan, or none was found in time.
-    """
-    changed = change.of(cluster)
+    """Make one change, plan with and without the running plan, and return the line."""
+    model, changed = cluster.models[change.model], change.of(cluster)
     running = running_stages(before.plan)
-    beside = plan_of(changed, profiles, running)
-    afresh = plan_of(changed, profiles)
-    for timed in (beside, afresh):
-        tell_faults(f"{cluster.models[change.model].name} × {change.factor}", timed.faults)
-    total = sum(running.values())
-    return {
-        "objective": cluster.options.objective,
-        "changed": cluster.models[change.model].name,
-        "what": "weight" if cluster.models[change.model].rate_rps is None else "rate",
+    head = {
+        "changed": model.name,
+        "what": "weight" if model.rate_rps is None else "rate",
         "factor": change.factor,
+    }
+    try:
+        beside = plan_of(changed, profiles, running)
+        afresh = plan_of(changed, profiles)
+    except PlanningFailed as error:
+        return head | {"why_not": str(error)}
+    for timed in (beside, afresh):
+        tell_faults(f"{model.name} × {change.factor}", timed.faults)
+    total = sum(running.values())
+    return head | {
         "seconds": round(beside.seconds, 3),
         "seconds_by_phase": beside.phases,
         "seconds_afresh": round(afresh.seconds, 3),
@@ -176,7 +184,7 @@ def as_good(beside: Plan, afresh: Plan, gap: float) -> bool:
 
 
 def report(lines: Iterator[dict[str, Any]], told: Lines) -> bool:
-    """Print table, lines and summary; return whether a plan was faulty or worse."""
+    """Print table, lines and summary; return whether a plan was missing, faulty or worse."""
     columns = "objective    seed what    model      ×  seconds afresh instances   kept afresh"
     sys.stderr.write(f"{columns}      value / afresh\n")
     seen = []
@@ -187,34 +195,43 @@ def report(lines: Iterator[dict[str, Any]], told: Lines) -> bool:
     total = summary(seen)
     told.tell(total)
     note(", ".join(f"{key} {value}" for key, value in total.items()))
-    return not (total["all_verified"] and total["all_as_good"])
+    return bool(total["not_planned"]) or not (total["all_verified"] and total["all_as_good"])
 
 
 def summary(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the summary line."""
-    seconds = [line["seconds"] for line in lines]
-    fractions = [line["kept_fraction"] for line in lines]
+    """Return the summary line: figures of the cases that were planned."""
+    planned = [line for line in lines if "why_not" not in line]
+    seconds = [line["seconds"] for line in planned]
+    fractions = [line["kept_fraction"] for line in planned]
     return {
         "summary": True,
-        "cases": len(lines),
-        "median_seconds": statistics.median(seconds),
-        "max_seconds": max(seconds),
+        "cases": len(planned),
+        "not_planned": len(lines) - len(planned),
+        "median_seconds": statistics.median(seconds) if planned else None,
+        "max_seconds": max(seconds, default=None),
         "within_bar_seconds": sum(each <= BAR_SECONDS for each in seconds),
-        "mean_kept_fraction": statistics.fmean(fractions),
-        "min_kept_fraction": min(fractions),
+        "mean_kept_fraction": _mean(planned, "kept_fraction"),
+        "min_kept_fraction": min(fractions, default=None),
         "within_bar_kept": sum(each >= BAR_KEPT for each in fractions),
-        "mean_kept_fraction_afresh": statistics.fmean(
-            line["kept_fraction_afresh"] for line in lines
-        ),
-        "all_as_good": all(line["as_good"] for line in lines),
-        "all_verified": all(line["verified"] for line in lines),
+        "mean_kept_fraction_afresh": _mean(planned, "kept_fraction_afresh"),
+        "all_as_good": all(line["as_good"] for line in planned),
+        "all_verified": all(line["verified"] for line in planned),
         "bar": {"seconds": BAR_SECONDS, "kept_fraction": BAR_KEPT},
     }
 
 
+def _mean(lines: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    return statistics.fmean(line[key] for line in lines) if lines else None
+
+
 def note_line(line: Mapping[str, Any]) -> None:
     """Print one line of the table to stderr."""
-    head = f"{line['objective']:12} {line['seed']:4d} {line['what']:7} {line['changed']}"
+    head = f"{line['objective']:12} {line['seed']:4d}"
+    if "why_not" in line:
+        changed = "the first plan" if line["changed"] is None else line["changed"]
+        sys.stderr.write(f"{head} {changed}: {line['why_not']}\n")
+        return
+    head += f" {line['what']:7} {line['changed']}"
     seconds = f"{line['factor']:4.1f} {line['seconds']:8.2f} {line['seconds_afresh']:6.2f}"
     parts = f"{line['kept_fraction']:6.1%} {line['kept_fraction_afresh']:6.1%}"
     values = f"{line['value']:10.3f} / {line['value_afresh']:.3f}"

@@ -7,7 +7,7 @@ Decides nothing. The solver and the formats are imported inside the verbs, so th
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -111,9 +111,7 @@ def plan(
                 running=in_force,
             )
         except KeyboardInterrupt:
-            note("interrupted before any plan was found")
-            leave_at_once(_INTERRUPTED)
-            raise typer.Exit(_INTERRUPTED) from None
+            _give_up("interrupted before any plan was found")
     _hand_over(found, in_force, out, plot, as_json=as_json)
     if interrupts:
         note(f"interrupted: the best plan found so far, {found.solve.gap:.2%} from its bound")
@@ -242,6 +240,7 @@ def _outlook(
     quiet: bool,
 ) -> tuple[dict[str, Any], str]:
     from planner.files import load_profiles
+    from planner.interrupts import noticed
     from planner.outlook import look_ahead, plannings
     from planner.outlook_words import outlook_facts, outlook_text
     from planner.variants import as_planned
@@ -252,11 +251,19 @@ def _outlook(
     fleet = fleet_with(cluster, {**asked, **shown})
     inputs = load_profiles(profiles, fleet)
     same = as_planned(fleet, inputs, found, str(plan_file))
-    with progress(quiet=quiet) as bar:
+    with noticed() as interrupts, progress(quiet=quiet) as bar:
         task = bar.add_task("planning again", total=plannings(same))
-        outlook = look_ahead(
-            same, inputs, found, seconds_each=seconds, tick=lambda: bar.advance(task)
-        )
+
+        def tick() -> None:
+            bar.advance(task)
+            if interrupts:  # the planner took it for the end of its time
+                raise KeyboardInterrupt
+
+        try:
+            outlook = look_ahead(same, inputs, found, seconds_each=seconds, tick=tick)
+        except KeyboardInterrupt:
+            bar.stop()
+            _give_up("interrupted before all was planned again")
     return outlook_facts(outlook, found), outlook_text(outlook, found)
 
 
@@ -282,6 +289,14 @@ def _hand_over(
             f"{change.stopped} stopped; {change.started} are started"
         )
     note(f"wrote {out}")
+
+
+def _give_up(message: str) -> NoReturn:
+    from planner.interrupts import leave_at_once
+
+    note(message)
+    leave_at_once(_INTERRUPTED)
+    raise typer.Exit(_INTERRUPTED)
 
 
 def _check_picture(path: Path | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from penstock.domain.cluster import Cluster
-from penstock.domain.errors import InvalidInput
+from penstock.domain.errors import InvalidInput, InvalidProfile
 from penstock.domain.ids import ModelName
 from penstock.domain.plan import Plan
 from penstock.formats.clusters import read_cluster
@@ -21,9 +21,9 @@ def load_cluster(path: Path) -> Cluster:
 
     Raises:
         InvalidCluster: the file contradicts itself or its schema.
-        OSError: it cannot be read.
+        InvalidInput: it is not there, or not text.
     """
-    return read_cluster(path.read_text(encoding="utf-8"), str(path))
+    return read_cluster(_text(path), str(path))
 
 
 def load_profiles(root: Path, cluster: Cluster) -> Profiles:
@@ -37,7 +37,12 @@ def load_profiles(root: Path, cluster: Cluster) -> Profiles:
     for model in cluster.models:
         for gpu_class in cluster.gpu_classes:
             rows, head = profile_paths(root, model.name, gpu_class.name)
-            profiles[model.name, gpu_class.name] = read_profile(_text(rows), _text(head), str(rows))
+            profile = read_profile(_text(rows), _text(head), str(rows))
+            found = profile.model, profile.gpu_class
+            if found != (model.name, gpu_class.name):
+                expected = f"that of {model.name} on {gpu_class.name}"
+                raise InvalidProfile(str(head), "", expected, f"that of {found[0]} on {found[1]}")
+            profiles[model.name, gpu_class.name] = profile
     return profiles
 
 
@@ -46,9 +51,9 @@ def load_plan(path: Path) -> Plan:
 
     Raises:
         InvalidPlan: the file contradicts itself or its schema.
-        OSError: it cannot be read.
+        InvalidInput: it is not there, or not text.
     """
-    return read_plan(path.read_text(encoding="utf-8"), str(path))
+    return read_plan(_text(path), str(path))
 
 
 def save_plan(plan: Plan, path: Path) -> None:
@@ -83,4 +88,7 @@ def _versions(directory: Path) -> list[Path]:
 def _text(path: Path) -> str:
     if not path.is_file():
         raise InvalidInput(str(path), "", "a file", "none")
-    return path.read_text(encoding="utf-8")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(str(path), "", "UTF-8 text", str(error)) from None

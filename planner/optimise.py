@@ -126,6 +126,7 @@ def optimise(
                 _keep(state, tables, running)
     except KeyboardInterrupt:
         state.interrupted = True
+        settings.stopped.set()
     if state.none or _is_dearer(task, state.bound):
         return None
     if state.best is None or _is_dearer(task, state.best.value):

@@ -41,17 +41,19 @@ class SolverSettings:
     Attributes:
         deadline: instant of `time.perf_counter`.
         relative_gap: stop this close to the bound.
+        stopped: set by Ctrl-C, which ends the time for all that is still to be solved.
     """
 
     solver: SolverName
     deadline: float
     relative_gap: float
     seed: int
+    stopped: threading.Event = field(default_factory=threading.Event, compare=False)
 
     @property
     def left_s(self) -> float:
         """Seconds until the deadline; negative once it has passed."""
-        return self.deadline - time.perf_counter()
+        return -1.0 if self.stopped.is_set() else self.deadline - time.perf_counter()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +101,8 @@ def run_all(jobs: Sequence[Job], settings: SolverSettings) -> list[Answer]:
     runners = [_Runner(job, settings) for job in jobs]
     with native_output_on_stderr(muted=settings.solver == "gscip"):
         interrupted = _wait(runners)
+    if interrupted:
+        settings.stopped.set()
     return [runner.answer(interrupted=interrupted) for runner in runners]
 
 

@@ -93,14 +93,14 @@ def curve(
     fleet = fleet_with(cluster, asked)
     inputs = load_profiles(profiles, fleet)
     points = slo_curve(fleet, inputs, scales, time_limit_s=time_limit, solver=solver.value)
-    found = _collect(points, len(scales), "SLO scales planned", quiet=as_json)
+    found, interrupted = _collect(points, len(scales), "SLO scales planned", quiet=as_json)
     if plot is not None:
         _draw_curve(found, plot)
     if as_json:
         show_json({"objective": fleet.options.objective, "points": [asdict(p) for p in found]})
     else:
         show_text(curve_table(found))
-    _told_of(plot)
+    _end(plot, interrupted=interrupted)
 
 
 def frontier(
@@ -146,18 +146,18 @@ def frontier(
     fleet = fleet_with(cluster, asked)
     inputs = load_profiles(profiles, fleet)
     levels = cost_frontier(fleet, inputs, points, time_limit_s=time_limit, solver=solver.value)
-    found = _collect(levels, points, "levels planned", quiet=as_json)
+    found, interrupted = _collect(levels, points, "levels planned", quiet=as_json)
     if plot is not None:
         _draw_frontier(found, plot)
     if as_json:
         show_json({"points": [asdict(each) for each in found]})
     else:
         show_text(frontier_table(found))
-    _told_of(plot)
+    _end(plot, interrupted=interrupted)
 
 
-def _collect(points: Iterable[T], total: int, what: str, *, quiet: bool) -> list[T]:
-    """Return the points, or those that were there when Ctrl-C was pressed."""
+def _collect(points: Iterable[T], total: int, what: str, *, quiet: bool) -> tuple[list[T], bool]:
+    """Return the points, or those that were there when Ctrl-C was pressed; and whether it was."""
     from planner.interrupts import leave_at_once, noticed
 
     found: list[T] = []
@@ -176,7 +176,7 @@ def _collect(points: Iterable[T], total: int, what: str, *, quiet: bool) -> list
     if not found:
         leave_at_once(_INTERRUPTED)
         raise typer.Exit(_INTERRUPTED)
-    return found
+    return found, bool(interrupts)
 
 
 def _scales(text: str) -> list[float]:
@@ -203,9 +203,13 @@ def _check_picture(path: Path | None) -> None:
         check_suffix(path)
 
 
-def _told_of(path: Path | None) -> None:
-    if path is not None:
-        note(f"wrote {path}")
+def _end(plot: Path | None, *, interrupted: bool) -> None:
+    from planner.interrupts import leave_at_once
+
+    if plot is not None:
+        note(f"wrote {plot}")
+    if interrupted:
+        leave_at_once(0)
 
 
 def _draw_curve(points: Sequence[CurvePoint], path: Path) -> None:

@@ -60,6 +60,7 @@ class Supervisor:
             try:
                 await self._serve(facts)
             except FrontendLost as lost:
+                _end_if_cancelled()
                 _log.warning("%s; looking for it again", lost)
             pause_s = _FIRST_PAUSE_S if self._welcomed else min(2 * pause_s, _LONGEST_PAUSE_S)
             await asyncio.sleep(pause_s)
@@ -136,6 +137,17 @@ class Supervisor:
             memory_bytes=facts.memory_bytes,
             version=__version__,
         )
+
+
+def _end_if_cancelled() -> None:
+    """End here if someone cancelled this task.
+
+    A task group whose child fails while the group is being cancelled reports the failure alone: a
+    SIGTERM in the moment the frontend dies would be forgotten, and the worker never end.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def _beat(attachment: Attachment, interval_s: float) -> None:

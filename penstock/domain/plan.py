@@ -25,7 +25,7 @@ class Pool:
         share: part of one GPU each instance holds.
         batch: planned batch size.
         latency_us_by_batch: latency at batch 1, 2, … `batch`.
-        memory_bytes: weights and activations of one instance at the planned batch.
+        memory_bytes: weights, activations and workspace of one instance at the planned batch.
     """
 
     id: PoolId

@@ -101,6 +101,11 @@ def _draw_gpus(axes: Axes, points: Sequence[LevelPoint], right: float) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.set_xlabel("throughput (samples per second and unit of weight)")
     axes.set_ylabel("GPUs in use", color=INK)
-    axes.legend(
-        loc="lower left", bbox_to_anchor=(-0.02, 0.97), ncols=6, frameon=False, columnspacing=1.4
-    )
+    if classes:
+        axes.legend(
+            loc="lower left",
+            bbox_to_anchor=(-0.02, 0.97),
+            ncols=6,
+            frameon=False,
+            columnspacing=1.4,
+        )

@@ -38,7 +38,7 @@ every_maximum = pytest.mark.parametrize("objective", MAXIMA)
 every_form = pytest.mark.parametrize(
     "form", FORMS, ids=lambda form: "-".join(str(each) for each in form.values())
 )
-few = settings(max_examples=max(1, EXAMPLES // 4))
+few = settings(max_examples=max(1, EXAMPLES // 5))
 
 
 def case_of(seed: int, objective: Objective, form: Form) -> Case:

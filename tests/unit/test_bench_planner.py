@@ -14,8 +14,9 @@ from bench import planner_scale, ppipe_plans, replan
 from bench.fleets import A100, KINDS, L4, T4, Shape, counts, make_fleet
 from bench.planned import Lines, Timed, make_timed
 from penstock.domain.cluster import PlannerOptions
-from penstock.domain.errors import InvalidSettings
+from penstock.domain.errors import InvalidSettings, PlanningFailed
 from planner.baselines import no_partition
+from planner.published import configurations
 from planner.replan import running_stages
 from planner.search import find_solution
 from tests.unit.planner.test_published_layout import MODELS, NAME, entry, write_plans, write_timings
@@ -163,12 +164,25 @@ def test_below_compat_is_a_failure(artifact: Path, monkeypatch: pytest.MonkeyPat
     assert f"general mode is below compat mode in 1: {NAME}" in table
 
 
-def test_stages_are_those_of_the_file_or_those_asked_for(artifact: Path) -> None:
-    _, (two, pairs, *_), _ = plans(artifact)
-    _, (one, same_pairs, bare, _), _ = plans(artifact, "--stages", "1")
-    assert one["objective_rps"] <= two["objective_rps"]
-    assert one["objective_rps"] >= bare["objective_rps"]  # it has shares
-    assert same_pairs["objective_rps"] == pairs["objective_rps"]
+def asked(**values: Any) -> ppipe_plans.Asked:
+    defaults = {"mode": "compat", "solver": "highs", "time_limit_s": 60.0, "gap": 1e-5}
+    return ppipe_plans.Asked(**{**defaults, **values})
+
+
+@pytest.mark.parametrize(
+    ("stages", "expected"), [(None, [2, 2, 1]), (1, [1, 2, 1]), (3, [3, 2, 1])]
+)
+def test_stages_are_those_of_the_file_or_those_asked_for(
+    artifact: Path, stages: int | None, expected: list[int]
+) -> None:
+    cases = ppipe_plans.published(configurations(artifact, "main"), asked(stages=stages))
+    assert [each.cluster.options.max_stages for each in cases] == expected
+
+
+def test_only_partitioned_plans_are_made_in_general_mode(artifact: Path) -> None:
+    cases = ppipe_plans.published(configurations(artifact, "main"), asked(mode="general"))
+    modes = [(each.cluster.options.mode, each.cluster.options.packing) for each in cases]
+    assert modes == [("general", "whole-gpu"), ("compat", "per-stage"), ("compat", "per-stage")]
 
 
 def test_a_margin_takes_the_place_of_that_in_the_file(artifact: Path) -> None:
@@ -258,7 +272,8 @@ def test_batches_get_the_time_to_fill_that_the_plan_itself_takes(artifact: Path)
 
 
 TINY = Shape(kinds=(A100, L4, T4), reference=L4, models=2, blocks=3, batches=(1, 2), shares=(1, 2))
-OPTIONS = PlannerOptions(max_stages=2, max_batch=2, relative_gap=1e-3, time_limit_s=20)
+WHOLE = replace(TINY, shares=(1,))  # without shares there is little to search
+OPTIONS = PlannerOptions(max_stages=2, max_batch=2, relative_gap=0.1, time_limit_s=20)
 
 
 def test_equal_seeds_make_equal_fleets() -> None:
@@ -325,11 +340,23 @@ def test_the_bar_is_for_the_largest_fleet(missed: dict[str, Any], met: bool) -> 
 
 
 def test_lines_and_picture_are_written(tmp_path: Path) -> None:
-    assert not planner_scale.report([scale_line(50), scale_line()], tmp_path / "bench")
-    assert planner_scale.report([scale_line(verified=False)], tmp_path / "bench")
+    lines = [scale_line(50), scale_line()]
+    assert not planner_scale.report(lines, [50, 1000], tmp_path / "bench")
+    assert planner_scale.report([scale_line(verified=False)], [1000], tmp_path / "bench")
     assert (tmp_path / "bench" / "planner_scale.png").read_bytes().startswith(b"\x89PNG")
     text = (tmp_path / "bench" / "planner_scale.jsonl").read_text()
     assert json.loads(text.splitlines()[-1])["summary"] is True
+
+
+def test_a_fleet_without_a_plan_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    many = replace(WHOLE, models=4)  # for three GPUs, none of them shared
+    line = planner_scale.measured(3, many, OPTIONS, 0)
+    assert "infeasible" in line["why_not"]
+    assert planner_scale.report([line, scale_line()], [3, 1000], tmp_path)
+    told = [json.loads(each) for each in capsys.readouterr().out.splitlines()]
+    assert (told[0], told[1]["gpus"], told[2]["sizes"]) == (line, 1000, [1000])
+    assert planner_scale.report([line], [3], tmp_path / "none")
+    assert not (tmp_path / "none" / "planner_scale.png").exists()
 
 
 def test_each_size_runs_in_a_process_of_its_own() -> None:
@@ -346,7 +373,7 @@ def test_sizes_must_be_numbers(text: str) -> None:
 
 
 def test_planning_again_is_compared_with_planning_afresh() -> None:
-    lines = list(replan.measured(9, 1, TINY, OPTIONS, 20.0))
+    lines = list(replan.measured(6, 1, WHOLE, OPTIONS, 20.0))
     assert len(lines) == 2 * 2 * 2  # objectives, models, down and up
     assert {(line["objective"], line["what"]) for line in lines} == {
         ("max-min", "weight"),
@@ -364,13 +391,14 @@ def test_planning_again_is_compared_with_planning_afresh() -> None:
     assert total["max_seconds"] == max(line["seconds"] for line in lines)
 
 
-def timed_plan() -> Timed:
+@pytest.fixture(scope="module")
+def timed() -> Timed:
     cluster, profiles = make_fleet(9, TINY, OPTIONS, 0)
     return make_timed(cluster, profiles, find_solution, "general", "highs")
 
 
-def test_what_does_not_change_is_kept() -> None:
-    plan = timed_plan().plan
+def test_what_does_not_change_is_kept(timed: Timed) -> None:
+    plan = timed.plan
     running = running_stages(plan)
     assert replan.kept(plan, running) == sum(running.values())
     fewer = dict.fromkeys(running, 1)
@@ -379,8 +407,8 @@ def test_what_does_not_change_is_kept() -> None:
 
 
 @pytest.mark.parametrize(("part", "good"), [(1.0, True), (0.9985, True), (0.99, False)])
-def test_keeping_must_not_cost_more_than_the_gap(part: float, good: bool) -> None:
-    plan = timed_plan().plan
+def test_keeping_must_not_cost_more_than_the_gap(timed: Timed, part: float, good: bool) -> None:
+    plan = timed.plan
     worse = replace(plan, solve=replace(plan.solve, value=part * plan.solve.value))
     assert replan.as_good(worse, plan, 1e-3) is good
     gpus = replace(plan.solve, objective="fewest-gpus")
@@ -388,12 +416,12 @@ def test_keeping_must_not_cost_more_than_the_gap(part: float, good: bool) -> Non
     assert replan.as_good(dearer, replace(plan, solve=gpus), 1e-3) is good
 
 
-def test_a_change_is_of_one_weight_or_one_rate() -> None:
+def test_a_change_is_of_one_weight_or_one_rate(timed: Timed) -> None:
     cluster, _ = make_fleet(9, TINY, OPTIONS, 0)
     up = replan.Change(model=1, factor=1.2).of(cluster)
     assert up.models[0] == cluster.models[0]
     assert up.models[1].weight == pytest.approx(1.2 * cluster.models[1].weight)
-    asking = replan.with_rates(cluster, timed_plan().plan)
+    asking = replan.with_rates(cluster, timed.plan)
     down = replan.Change(model=0, factor=0.8).of(asking)
     assert down.models[0].weight == cluster.models[0].weight
     assert asking.models[0].rate_rps is not None
@@ -401,13 +429,34 @@ def test_a_change_is_of_one_weight_or_one_rate() -> None:
 
 
 def test_the_replan_bench_prints_lines_and_a_summary(capsys: pytest.CaptureFixture[str]) -> None:
-    line = next(replan.measured(9, 1, TINY, OPTIONS, 20.0))
+    line = next(replan.measured(6, 1, WHOLE, OPTIONS, 20.0))
     assert not replan.report(iter([line]), Lines())
     assert replan.report(iter([{**line, "verified": False}]), Lines())
     assert replan.report(iter([{**line, "as_good": False}]), Lines())
     printed = capsys.readouterr().out.splitlines()
     assert json.loads(printed[0]) == line
     assert json.loads(printed[1])["cases"] == 1
+
+
+def test_plans_that_are_not_found_are_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def in_vain(*_: object, **__: object) -> Timed:
+        raise PlanningFailed("no plan was found in time")
+
+    found = list(replan.measured(6, 1, WHOLE, OPTIONS, 20.0))[:1]
+    change = replan.Change(model=0, factor=0.8)
+    cluster, profiles = make_fleet(6, WHOLE, OPTIONS, 0)
+    before = make_timed(cluster, profiles, find_solution, "general", "highs")
+    monkeypatch.setattr(replan, "plan_of", in_vain)
+    line = replan.replanned(cluster, profiles, before, change)
+    assert (line["changed"], line["why_not"]) == ("model00", "no plan was found in time")
+    lines = [*found, {**line, "seed": 0, "objective": "max-min"}]
+    total = replan.summary(lines)
+    assert (total["cases"], total["not_planned"]) == (1, 1)
+    assert replan.summary(lines[1:])["max_seconds"] is None
+    assert replan.report(iter(lines), Lines())
+    assert "model00: no plan was found in time" in capsys.readouterr().err
 
 
 def test_a_faulty_plan_is_found() -> None:

@@ -12,15 +12,17 @@ from xml.etree import ElementTree
 import pytest
 
 from penstock.domain.errors import InvalidSettings
-from penstock.domain.ids import BatchId, InstanceId, ModelName
+from penstock.domain.ids import BatchId, InstanceId, ModelName, PoolId
 from penstock.domain.outcomes import Interval, Outcome
 from penstock.domain.plan import Plan
 from penstock.pictures.attainment import draw_attainment
 from penstock.pictures.canvas import PALETTE, ink_on, tint
+from penstock.pictures.curve import draw_slo_curve
+from penstock.pictures.frontier import draw_frontier
 from penstock.pictures.latency import draw_latency
 from penstock.pictures.poolmap import draw_pool_map
 from penstock.pictures.timeline import draw_timeline
-from penstock.pictures.values import LoadPoint
+from penstock.pictures.values import LevelPoint, LoadPoint, ScalePoint
 from tests.support.builders import a_model_plan, a_plan, a_pool
 
 PNG_HEADER = b"\x89PNG\r\n\x1a\n"
@@ -75,11 +77,33 @@ def series() -> dict[str, list[LoadPoint]]:
     }
 
 
+def scales() -> dict[str, list[ScalePoint]]:
+    return {
+        "cut": [
+            ScalePoint(scale=scale, value=100.0 * scale, bound=110.0 * scale)
+            for scale in (0.75, 1.0, 2.0)
+        ],
+        "whole": [
+            ScalePoint(scale=0.75, value=None, bound=None),
+            ScalePoint(scale=1.0, value=60.0, bound=60.0),
+        ],
+    }
+
+
+def levels() -> list[LevelPoint]:
+    return [
+        LevelPoint(level_rps=200.0, spent=9.0, bound=8.0, gpus={"L4": 2, "T4": 3}),
+        LevelPoint(level_rps=100.0, spent=3.0, bound=3.0, gpus={"T4": 3}),
+    ]
+
+
 DRAWINGS: dict[str, Callable[[Path], None]] = {
     "pool map": lambda path: draw_pool_map(the_plan(), path),
     "timeline": lambda path: draw_timeline(intervals(), path),
     "latency": lambda path: draw_latency(outcomes(), 100_000, path),
     "attainment": lambda path: draw_attainment(series(), path, planned_rps=250.0),
+    "SLO curve": lambda path: draw_slo_curve(scales(), path),
+    "frontier": lambda path: draw_frontier(levels(), path),
 }
 
 
@@ -159,6 +183,40 @@ def test_the_pool_map_holds_a_large_fleet(tmp_path: Path) -> None:
     assert "2 of 200 used" in texts_of(path)
 
 
+def test_instances_of_several_models_share_a_square(tmp_path: Path) -> None:
+    half = a_pool("half", gpu_class="L4", share=Fraction(1, 2))
+    models = [
+        a_model_plan([replace(half, id=PoolId(name))], model=ModelName(name))
+        for name in ("digits", "bert")
+    ]
+    drawn = {}
+    for packing in ("whole-gpu", "per-stage"):
+        path = tmp_path / f"{packing}.svg"
+        draw_pool_map(replace(a_plan(*models), packing=packing), path)
+        drawn[packing] = texts_of(path)
+    assert "2 models on 1 of 8 GPUs" in drawn["whole-gpu"]
+    assert "1 of 8 used" in drawn["whole-gpu"]
+    assert "2 models on 2 of 8 GPUs" in drawn["per-stage"]
+
+
+def test_the_curve_names_its_lines_and_what_is_missing(tmp_path: Path) -> None:
+    path = tmp_path / "curve.svg"
+    draw_slo_curve(scales(), path, unit="cost per hour")
+    texts = texts_of(path)
+    for words in ("cut", "whole", "no plan found", "SLOs as they are", "cost per hour"):
+        assert words in texts
+    draw_slo_curve({"cut": scales()["cut"]}, path)
+    assert "no plan found" not in texts_of(path)
+
+
+def test_the_frontier_counts_gpus_by_class(tmp_path: Path) -> None:
+    path = tmp_path / "frontier.svg"
+    draw_frontier(levels(), path)
+    texts = texts_of(path)
+    for words in ("cost per hour", "GPUs in use", "L4", "T4", " 3", " 5"):
+        assert words in texts
+
+
 def test_the_timeline_names_instances_and_stages(tmp_path: Path) -> None:
     path = tmp_path / "timeline.svg"
     draw_timeline(intervals(), path)
@@ -220,6 +278,8 @@ def test_the_attainment_picture_names_its_lines(tmp_path: Path) -> None:
         lambda path: draw_latency(outcomes()[3:4], 100_000, path),
         lambda path: draw_attainment({}, path),
         lambda path: draw_pool_map(a_plan(), path),
+        lambda path: draw_slo_curve({}, path),
+        lambda path: draw_frontier([], path),
     ],
 )
 def test_next_to_nothing_can_be_drawn(draw: Callable[[Path], None], tmp_path: Path) -> None:

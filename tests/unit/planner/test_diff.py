@@ -42,9 +42,9 @@ def test_what_changes_is_told_aligned_and_the_rest_is_not() -> None:
         "models",
         "  digits  115.0 → 150.0 samples/s  +30.4%  SLO 200.0 → 250.0 ms, margin 80.0 → 100.0 ms",
         "pipelines",
-        "  -  digits  15.0 samples/s           batch 1  blocks 0-3 on slow",
         "  ~  digits  100.0 → 150.0 samples/s  batch 1  "
         "blocks 0-1 on 1/2 of fast → blocks 2-3 on slow",
+        "  -  digits  15.0 samples/s           batch 1  blocks 0-3 on slow",
         "pools (instances)",
         "  digits  blocks 0-3 on slow  1 → 0  batch 1",
         "  digits  blocks 2-3 on slow  2 → 3  batch 1",

@@ -55,7 +55,6 @@ def test_without_prices_gpus_are_counted() -> None:
     (point,) = cost_frontier(cluster, profiles, 1, time_limit_s=30)
     assert point.unit == "gpus"
     assert point.spent == sum(point.gpus.values())
-    assert point.gpus == {"fast": 1, "slow": 3} or point.spent <= 4
 
 
 def test_rates_asked_for_are_not_looked_at() -> None:
