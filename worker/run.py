@@ -16,9 +16,11 @@ async def serve(settings: WorkerSettings) -> None:
         WorkerRefused: the frontend does not want us.
     """
     with StopSignals() as signals:
-        running = asyncio.create_task(Supervisor(settings).run())
+        supervisor = Supervisor(settings)
+        running = asyncio.create_task(supervisor.run())
         asked = asyncio.create_task(signals.asked.wait())
         await asyncio.wait((running, asked), return_when=asyncio.FIRST_COMPLETED)
+        supervisor.stop()
         for each in (running, asked):
             each.cancel()
         await asyncio.wait((running, asked))

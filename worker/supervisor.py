@@ -46,6 +46,15 @@ class Supervisor:
         self._settings = settings
         self._keepers: dict[str, asyncio.Task[None]] = {}
         self._welcomed = False
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Look for no other frontend; call it before cancelling.
+
+        A task group that is failing swallows a cancellation: without this a SIGTERM in the moment
+        the frontend dies would be forgotten, and the worker would look for frontends for ever.
+        """
+        self._stopping = True
 
     async def run(self) -> None:
         """Serve frontends, one after the other. No child is left when this ends.
@@ -60,7 +69,8 @@ class Supervisor:
             try:
                 await self._serve(facts)
             except FrontendLost as lost:
-                _end_if_cancelled()
+                if self._stopping:
+                    return
                 _log.warning("%s; looking for it again", lost)
             pause_s = _FIRST_PAUSE_S if self._welcomed else min(2 * pause_s, _LONGEST_PAUSE_S)
             await asyncio.sleep(pause_s)
@@ -137,17 +147,6 @@ class Supervisor:
             memory_bytes=facts.memory_bytes,
             version=__version__,
         )
-
-
-def _end_if_cancelled() -> None:
-    """End here if someone cancelled this task.
-
-    A task group whose child fails while the group is being cancelled reports the failure alone: a
-    SIGTERM in the moment the frontend dies would be forgotten, and the worker never end.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 async def _beat(attachment: Attachment, interval_s: float) -> None:
