@@ -19,13 +19,13 @@ from penstock.command import message_of
 from penstock.console import note, show_error, show_text
 from penstock.domain.cluster import Cluster
 from penstock.domain.errors import PenstockError
-from penstock.domain.plan import Plan, SolveReport
+from penstock.domain.plan import Plan
 from planner.candidates import CandidatePath, batch_build_us
 from planner.extract import extract_plan
 from planner.inputs import PlannerInputs, Profiles, gather_inputs
+from planner.planning import solve_report
 from planner.solution import Solution, totals
 from planner.solve import SolverName, SolverSettings
-from planner.sought import unit_of
 from planner.verify import find_faults
 
 Formulation: TypeAlias = Literal["general", "compat", "no-partition", "dart-r"]
@@ -103,7 +103,13 @@ def make_timed(
     )
     inputs = gather_inputs(cluster, profiles)
     solution = paced(inputs, maker(inputs, settings))
-    report = _report(cluster, solution, formulation, settings, time.perf_counter() - started)
+    report = solve_report(
+        solution,
+        settings,
+        options,
+        formulation=formulation,
+        seconds=time.perf_counter() - started,
+    )
     plan = extract_plan(inputs, solution, report, blocks_digests={}, digests=())
     seconds = time.perf_counter() - started
     return Timed(plan=plan, seconds=seconds, faults=tuple(find_faults(plan, cluster, profiles)))
@@ -131,29 +137,6 @@ def paced(inputs: PlannerInputs, solution: Solution) -> Solution:
         )
         flows[slower] = flow
     return replace(solution, flows=flows)
-
-
-def _report(
-    cluster: Cluster,
-    solution: Solution,
-    formulation: Formulation,
-    settings: SolverSettings,
-    seconds: float,
-) -> SolveReport:
-    return SolveReport(
-        solver=settings.solver,
-        formulation=formulation,
-        objective=cluster.options.objective,
-        status=solution.status,
-        objective_rps=solution.objective_rps,
-        value=solution.value,
-        bound=solution.bound,
-        unit=unit_of(cluster.options),
-        gap=solution.gap,
-        seconds=round(seconds, 3),
-        phases=solution.phases,
-        seed=settings.seed,
-    )
 
 
 def tell_faults(what: str, faults: tuple[str, ...]) -> None:

@@ -24,7 +24,6 @@ import statistics
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,6 +42,7 @@ from bench.planned import (
 from penstock.console import note
 from penstock.domain.cluster import Cluster, PlannerMode, PlannerOptions
 from penstock.domain.errors import InvalidSettings, PlanningFailed
+from planner.asked import ModeName, Solver
 from planner.baselines import no_partition
 from planner.candidates import Rates
 from planner.dart import Division, gpus_held, plan_dart_r
@@ -57,20 +57,6 @@ PAIR = 2  # stages of DART-r
 SAME = 1e-9  # relative: closer than this, two objectives are the same
 INDEXES = re.compile(r"\d+(?:,\d+)*")
 WEIGHTS = re.compile(r"_[0-9.]+(?:-[0-9.]+)*(?=_)")
-
-
-class Mode(StrEnum):
-    """How partitioned plans are made."""
-
-    COMPAT = "compat"
-    GENERAL = "general"
-
-
-class Solver(StrEnum):
-    """Solvers that can be chosen."""
-
-    HIGHS = "highs"
-    GSCIP = "gscip"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +103,7 @@ def main(
     stages: Annotated[
         int | None, typer.Option(min=1, help="Stages of PPipe's pipelines; else as in the file.")
     ] = None,
-    mode: Annotated[Mode, typer.Option(help="How PPipe's plans are made.")] = Mode.COMPAT,
+    mode: Annotated[ModeName, typer.Option(help="How PPipe's plans are made.")] = ModeName.COMPAT,
     time_limit: Annotated[float, typer.Option(min=0, help="Seconds to search, per plan.")] = 60.0,
     gap: Annotated[
         float | None, typer.Option(min=0, help="Relative; else 1e-5, or 1e-3 in general mode.")
@@ -145,7 +131,7 @@ def main(
         gap=GAPS[mode] if gap is None else gap,
         stages=stages,
         margin=margin,
-        against_compat=against_compat and mode == Mode.GENERAL,
+        against_compat=against_compat and mode == ModeName.GENERAL,
     )
     with errors_in_one_line():
         found = configurations(data, plan_set)

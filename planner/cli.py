@@ -7,41 +7,31 @@ Decides nothing. The solver and the formats are imported inside the verbs, so th
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from penstock.console import note, progress, show_json, show_text
 from planner.asked import (
     AsJson,
-    Gap,
-    GpuPacking,
-    Margin,
-    MaxBatch,
-    MaxPrice,
-    MaxStages,
-    Mode,
-    Objectives,
-    Rebatch,
-    Seed,
+    Asked,
+    ClusterFile,
+    ProfilesOption,
     Solver,
     SolverOption,
-    SpareGpus,
-    TimeLimit,
+    all_but,
+    asks,
+    drawable,
     fleet_with,
 )
 
 if TYPE_CHECKING:
     from penstock.domain.plan import Plan
 
-_INTERRUPTED = 130
-
-ClusterFile = Annotated[Path, typer.Argument(metavar="CLUSTER", help="cluster.yaml")]
 PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="plan.json")]
-ClusterOption = Annotated[Path, typer.Option("--cluster", help="cluster.yaml")]
-ProfilesOption = Annotated[Path, typer.Option("--profiles", help="Directory of the profiles.")]
 
 
+@asks(*all_but())
 def plan(
     cluster: ClusterFile,
     profiles: ProfilesOption = Path("profiles"),
@@ -53,23 +43,15 @@ def plan(
         Path | None,
         typer.Option(help="The plan in force: of equally good plans, keep most of its instances."),
     ] = None,
-    mode: Mode = None,
-    objective: Objectives = None,
-    packing: GpuPacking = None,
-    rebatch: Rebatch = None,
-    max_stages: MaxStages = None,
-    max_batch: MaxBatch = None,
-    margin: Margin = None,
-    max_price: MaxPrice = None,
-    spare_gpus: SpareGpus = None,
-    time_limit: TimeLimit = None,
-    gap: Gap = None,
-    seed: Seed = None,
+    *,
+    asked: Asked,
     solver: SolverOption = Solver.HIGHS,
     no_partition: Annotated[
         bool, typer.Option("--no-partition", help="Keep models whole: the baseline.")
     ] = False,
-    plot: Annotated[Path | None, typer.Option(help="Draw the pool map (png, svg, html).")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(callback=drawable, help="Draw the pool map (png, svg, html).")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Find the best plan for a fleet within the SLOs of its models.
@@ -78,24 +60,9 @@ def plan(
     written, with the gap that was left.
     """
     from planner.files import load_blocks_digests, load_plan, load_profiles
-    from planner.interrupts import leave_at_once, noticed
+    from planner.interrupts import give_up, leave_at_once, noticed
     from planner.planning import make_plan
 
-    _check_picture(plot)
-    asked = {
-        "mode": mode,
-        "objective": objective,
-        "packing": packing,
-        "rebatch": rebatch,
-        "max_stages": max_stages,
-        "max_batch": max_batch,
-        "slo_margin": margin,
-        "max_price_per_hour": max_price,
-        "spare_gpus": spare_gpus,
-        "time_limit_s": time_limit,
-        "relative_gap": gap,
-        "seed": seed,
-    }
     fleet = fleet_with(cluster, asked)
     inputs = load_profiles(profiles, fleet)
     digests = load_blocks_digests(repository, fleet) if repository else {}
@@ -111,27 +78,20 @@ def plan(
                 running=in_force,
             )
         except KeyboardInterrupt:
-            _give_up("interrupted before any plan was found")
+            give_up("interrupted before any plan was found")
     _hand_over(found, in_force, out, plot, as_json=as_json)
     if interrupts:
         note(f"interrupted: the best plan found so far, {found.solve.gap:.2%} from its bound")
         leave_at_once(0)
 
 
+@asks(*all_but("time_limit_s", "seed"))
 def check(
     plan_file: PlanFile,
-    cluster: ClusterOption = Path("cluster.yaml"),
+    cluster: Annotated[Path, typer.Option(help="cluster.yaml")] = Path("cluster.yaml"),
     profiles: ProfilesOption = Path("profiles"),
-    mode: Mode = None,
-    objective: Objectives = None,
-    packing: GpuPacking = None,
-    rebatch: Rebatch = None,
-    max_stages: MaxStages = None,
-    max_batch: MaxBatch = None,
-    margin: Margin = None,
-    max_price: MaxPrice = None,
-    spare_gpus: SpareGpus = None,
-    gap: Gap = None,
+    *,
+    asked: Asked,
     as_json: AsJson = False,
 ) -> None:
     """Verify a plan against its inputs, without the code that made it.
@@ -144,18 +104,6 @@ def check(
     from planner.verify import find_faults, told
     from planner.words import valued
 
-    asked = {
-        "mode": mode,
-        "objective": objective,
-        "packing": packing,
-        "rebatch": rebatch,
-        "max_stages": max_stages,
-        "max_batch": max_batch,
-        "slo_margin": margin,
-        "max_price_per_hour": max_price,
-        "spare_gpus": spare_gpus,
-        "relative_gap": gap,
-    }
     fleet = fleet_with(cluster, asked)
     found = load_plan(plan_file)
     measured = load_profiles(profiles, fleet)
@@ -169,16 +117,15 @@ def check(
         show_text(f"{plan_file}: verified, {solve.objective} {valued(solve.value, solve.unit)}")
 
 
+@asks("max_stages", "max_batch", "spare_gpus", "max_price_per_hour")
 def explain(
     plan_file: PlanFile,
     cluster: Annotated[
         Path | None, typer.Option(help="cluster.yaml: then also what more would be worth.")
     ] = None,
     profiles: ProfilesOption = Path("profiles"),
-    max_stages: MaxStages = None,
-    max_batch: MaxBatch = None,
-    spare_gpus: SpareGpus = None,
-    max_price: MaxPrice = None,
+    *,
+    asked: Asked,
     seconds: Annotated[
         float, typer.Option(min=0.1, help="Time for planning each change again.")
     ] = 5.0,
@@ -196,12 +143,6 @@ def explain(
     found = load_plan(plan_file)
     told, words = facts(found), in_words(found)
     if cluster is not None:
-        asked = {
-            "max_stages": max_stages,
-            "max_batch": max_batch,
-            "spare_gpus": spare_gpus,
-            "max_price_per_hour": max_price,
-        }
         more, more_words = _outlook(plan_file, found, cluster, profiles, asked, seconds, as_json)
         told, words = {**told, "outlook": more}, f"{words}\n\n{more_words}"
     if as_json:
@@ -235,12 +176,12 @@ def _outlook(
     found: Plan,
     cluster: Path,
     profiles: Path,
-    asked: dict[str, Any],
+    asked: Asked,
     seconds: float,
     quiet: bool,
 ) -> tuple[dict[str, Any], str]:
     from planner.files import load_profiles
-    from planner.interrupts import noticed
+    from planner.interrupts import give_up, noticed
     from planner.outlook import look_ahead, plannings
     from planner.outlook_words import outlook_facts, outlook_text
     from planner.variants import as_planned
@@ -263,7 +204,7 @@ def _outlook(
             outlook = look_ahead(same, inputs, found, seconds_each=seconds, tick=tick)
         except KeyboardInterrupt:
             bar.stop()
-            _give_up("interrupted before all was planned again")
+            give_up("interrupted before all was planned again")
     return outlook_facts(outlook, found), outlook_text(outlook, found)
 
 
@@ -289,19 +230,3 @@ def _hand_over(
             f"{change.stopped} stopped; {change.started} are started"
         )
     note(f"wrote {out}")
-
-
-def _give_up(message: str) -> NoReturn:
-    from planner.interrupts import leave_at_once
-
-    note(message)
-    leave_at_once(_INTERRUPTED)
-    raise typer.Exit(_INTERRUPTED)
-
-
-def _check_picture(path: Path | None) -> None:
-    """Refuse a picture in an unknown format before anything takes long."""
-    if path is not None:
-        from penstock.pictures.canvas import check_suffix
-
-        check_suffix(path)

@@ -158,6 +158,8 @@ def _paths(
 def _pools(
     model: ModelInputs, gpu_classes: Sequence[GpuClass], bounds: Sequence[int], batch: int
 ) -> tuple[CandidatePool, ...]:
+    # A class may be paired with two others, by the same blocks: pools are still not shared.
+    route = tuple(each.name for each in gpu_classes)
     return tuple(
         CandidatePool(
             model=model.served.name,
@@ -169,6 +171,7 @@ def _pools(
             batch=batch,
             latency_us=model.latencies[gpu_class.name].stage_latency_us(first, end, batch, _WHOLE),
             memory_bytes=model.stage_memory_bytes(first, end, batch),
+            route=route,
         )
         for position, (gpu_class, (first, end)) in enumerate(
             zip(gpu_classes, pairwise(bounds), strict=True)

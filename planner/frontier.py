@@ -61,16 +61,21 @@ class FrontierPoint:
 
     Attributes:
         level_rps: throughput for each unit of weight.
-        spent: per hour, or GPUs where classes have no prices.
-        bound: proven: it cannot be less; None if planning this level found nothing in time.
-        gpus: in use, by class.
+        spent: per hour, or GPUs where classes have no prices; None if there is no plan, or none
+            was found in time.
+        bound: proven: it cannot be less; None where there is no plan.
+        gpus: in use, by class; empty where there is no plan.
+        infeasible: proven that there is no plan.
+        why: none was found; empty if one was.
     """
 
     level_rps: float
-    spent: float
+    spent: float | None
     bound: float | None
     gpus: Mapping[GpuClassName, int]
     unit: ObjectiveUnit
+    infeasible: bool = False
+    why: str = ""
 
 
 def slo_curve(
@@ -103,7 +108,8 @@ def cost_frontier(
     """Yield the least that evenly spaced levels of throughput take, from the fleet's greatest down.
 
     Models are served in proportion to their weights; rates they ask for are not looked at. What
-    serves one level serves those below it too, so none costs more than the one above it.
+    serves one level serves those below it too, so a dearer plan for one of those is not taken.
+    Where planning a level finds nothing, its point says so; the plan above does not stand in.
 
     Raises:
         Infeasible: the fleet cannot serve the models at all.
@@ -116,17 +122,10 @@ def cost_frontier(
     for number in range(points, 0, -1):
         level = most_rps * number / points * _INSIDE
         asked = with_options(with_rates(cluster, level), {"objective": sought})
-        planned = try_plan(asked, profiles, clock.share_s(), solver=solver).plan
-        bound = None if planned is None else planned.solve.bound
-        if planned is not None and _spent(planned, sought) <= _spent(above, sought):
-            above = planned
-        yield FrontierPoint(
-            level_rps=level,
-            spent=_spent(above, sought),
-            bound=bound,
-            gpus=gpus_used(above),
-            unit="per-hour" if sought == "least-cost" else "gpus",
-        )
+        planned = try_plan(asked, profiles, clock.share_s(), solver=solver)
+        if planned.plan is not None and _spent(planned.plan, sought) <= _spent(above, sought):
+            above = planned.plan
+        yield _point(level, sought, planned, above)
 
 
 def greatest_throughput(
@@ -140,6 +139,20 @@ def greatest_throughput(
     """
     asked = {"objective": "max-min", "time_limit_s": time_limit_s}
     return make_plan(with_options(with_rates(cluster, None), asked), profiles, solver=solver)
+
+
+def _point(level_rps: float, sought: Objective, planned: Planned, best: Plan) -> FrontierPoint:
+    """Return a level's point: `best` is what was planned for it, or better."""
+    plan = planned.plan
+    return FrontierPoint(
+        level_rps=level_rps,
+        spent=None if plan is None else _spent(best, sought),
+        bound=None if plan is None else plan.solve.bound,
+        gpus={} if plan is None else gpus_used(best),
+        unit="per-hour" if sought == "least-cost" else "gpus",
+        infeasible=planned.infeasible,
+        why=planned.why,
+    )
 
 
 class _Clock:

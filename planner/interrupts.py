@@ -14,6 +14,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+import typer
+
+from penstock.command import INTERRUPTED
+from penstock.console import note
+
 
 class Interrupts:
     """Counts Ctrl-C; each is still raised as `KeyboardInterrupt`."""
@@ -55,3 +60,10 @@ def leave_at_once(code: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def give_up(message: str) -> NoReturn:
+    """End a verb that has nothing to hand over when Ctrl-C comes, and say so."""
+    note(message)
+    leave_at_once(INTERRUPTED)
+    raise typer.Exit(INTERRUPTED)

@@ -81,7 +81,7 @@ class PathTable:
         self.build_us: Ints = np.empty(0, dtype=np.int64)
         self.loads: Floats = np.empty((0, 1))
         self.use: Floats = np.empty((0, len(self._classes)))
-        self._pools: dict[tuple[object, ...], CandidatePool] = {}
+        self._pools: dict[tuple[int, int, tuple[GpuClassName, ...]], CandidatePool] = {}
 
     def __len__(self) -> int:
         return len(self.stages)
@@ -210,7 +210,7 @@ class PathTable:
             latency_us=int(self.latency_us[number]),
         )
 
-    def _pool(self, row: int, position: int, route: tuple[object, ...]) -> CandidatePool:
+    def _pool(self, row: int, position: int, route: tuple[GpuClassName, ...]) -> CandidatePool:
         key = row, position, route
         if key not in self._pools:
             rows, model = self._rows, self.model
@@ -225,7 +225,7 @@ class PathTable:
                 batch=batch,
                 latency_us=int(rows.latency_us[row]),
                 memory_bytes=model.stage_memory_bytes(first, end, batch),
-                route=route,  # type: ignore[arg-type]  # names of classes, see _candidate
+                route=route,
             )
         return self._pools[key]
 

@@ -18,7 +18,7 @@ from planner.replan import running_stages
 from planner.search import find_solution
 from planner.solution import Solution
 from planner.solve import SolverName, SolverSettings
-from planner.sought import check_rates, unit_of
+from planner.sought import unit_of
 from planner.verify import find_faults
 
 _NO_DIGESTS: Mapping[ModelName, str] = MappingProxyType({})
@@ -52,8 +52,6 @@ def make_plan(
     inputs = gather_inputs(cluster, profiles)
     _check_blocks(profiles, blocks_digests)
     options = cluster.options
-    if options.objective == "goodput":
-        check_rates(inputs)  # a model without a floor might be left out, and no plan can do that
     settings = SolverSettings(
         solver=solver,
         deadline=started + options.time_limit_s,
@@ -65,10 +63,17 @@ def make_plan(
         settings,
         None if running is None else running_stages(running),
     )
+    report = solve_report(
+        solution,
+        settings,
+        options,
+        formulation=options.mode if partition else "no-partition",
+        seconds=time.perf_counter() - started,
+    )
     plan = extract_plan(
         inputs,
         solution,
-        _report(solution, settings, options, partition=partition, started=started),
+        report,
         blocks_digests=blocks_digests,
         digests=input_digests(cluster, profiles),
     )
@@ -78,17 +83,26 @@ def make_plan(
     return plan
 
 
-def _report(
+def solve_report(
     solution: Solution,
     settings: SolverSettings,
     options: PlannerOptions,
     *,
-    partition: bool,
-    started: float,
+    formulation: str,
+    seconds: float,
 ) -> SolveReport:
+    """Return how a solution was found.
+
+    Args:
+        solution: what was found.
+        settings: of the solver that found it.
+        options: what was sought.
+        formulation: what kind of plan, as `SolveReport` names it.
+        seconds: that planning took.
+    """
     return SolveReport(
         solver=settings.solver,
-        formulation=options.mode if partition else "no-partition",
+        formulation=formulation,
         objective=options.objective,
         status=solution.status,
         objective_rps=solution.objective_rps,
@@ -96,7 +110,7 @@ def _report(
         bound=solution.bound,
         unit=unit_of(options),
         gap=solution.gap,
-        seconds=round(time.perf_counter() - started, 3),
+        seconds=round(seconds, 3),
         phases=solution.phases,
         seed=settings.seed,
     )

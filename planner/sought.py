@@ -128,33 +128,38 @@ def _sought(inputs: PlannerInputs) -> Sought:
         case "max-min":
             return MaxMin()
         case "goodput":
+            _check_rates(inputs)
             return Goodput()
         case "least-cost":
-            check_rates(inputs)
+            _check_rates(inputs)
             return Cheapest(_prices(inputs))
         case "fewest-gpus":
-            check_rates(inputs)
+            _check_rates(inputs)
             return Cheapest({each.name: 1.0 for each in inputs.gpu_classes})
 
 
 def _prices(inputs: PlannerInputs) -> dict[GpuClassName, float]:
     prices = {}
-    for each in inputs.gpu_classes:
+    for index, each in enumerate(inputs.gpu_classes):
         if each.price_per_hour is None:
-            place = f"gpu_classes {each.name}.price_per_hour"
-            raise InvalidCluster("cluster", place, "a price: costs are to be counted", "none")
+            place = f"gpu_classes[{index}].price_per_hour"
+            expected = f"a price of {each.name}: costs are to be counted"
+            raise InvalidCluster("cluster", place, expected, "none")
         prices[each.name] = each.price_per_hour
     return prices
 
 
-def check_rates(inputs: PlannerInputs) -> None:
-    """See that every model asks for a rate.
+def _check_rates(inputs: PlannerInputs) -> None:
+    """See that every model asks for a rate: only max-min keeps it from getting nothing otherwise.
 
     Raises:
         InvalidCluster: one does not.
     """
-    for model in inputs.models:
+    for index, model in enumerate(inputs.models):
         if not model.served.rate_rps:
-            place = f"models {model.served.name}.rate_rps"
-            expected = f"the rate it must have: the objective is {inputs.options.objective}"
+            place = f"models[{index}].rate_rps"
+            expected = (
+                f"a rate of {model.served.name}, "
+                f"which objective {inputs.options.objective} needs of every model"
+            )
             raise InvalidCluster("cluster", place, expected, "none")

@@ -13,30 +13,24 @@ import typer
 from penstock.console import note, progress, show_json, show_text
 from planner.asked import (
     AsJson,
-    Gap,
-    GpuPacking,
-    Margin,
-    MaxBatch,
-    MaxStages,
-    Mode,
+    Asked,
+    ClusterFile,
     ObjectiveName,
-    Objectives,
-    Rebatch,
-    Seed,
+    Picture,
+    ProfilesOption,
     Solver,
     SolverOption,
-    SpareGpus,
+    all_but,
+    asks,
     finite,
     fleet_with,
 )
-from planner.cli import ClusterFile, ProfilesOption
 
 if TYPE_CHECKING:
     from planner.frontier import CurvePoint, FrontierPoint
 
 T = TypeVar("T")
 
-_INTERRUPTED = 130
 _SCALES = "0.5,0.75,1,1.5,2"
 _MOST_SCALE = 1e6
 
@@ -44,25 +38,17 @@ TotalTime = Annotated[
     float,
     typer.Option("--time-limit", min=0.1, callback=finite, help="Seconds for all points together."),
 ]
-Picture = Annotated[Path | None, typer.Option("--plot", help="Draw it (png, svg, html).")]
 
 
+@asks(*all_but("max_price_per_hour", "time_limit_s"))
 def curve(
     cluster: ClusterFile,
     profiles: ProfilesOption = Path("profiles"),
     slo_scale: Annotated[
         str, typer.Option(help="Multiples of every SLO, separated by commas.")
     ] = _SCALES,
-    mode: Mode = None,
-    objective: Objectives = None,
-    packing: GpuPacking = None,
-    rebatch: Rebatch = None,
-    max_stages: MaxStages = None,
-    max_batch: MaxBatch = None,
-    margin: Margin = None,
-    spare_gpus: SpareGpus = None,
-    gap: Gap = None,
-    seed: Seed = None,
+    *,
+    asked: Asked,
     time_limit: TotalTime = 120.0,
     solver: SolverOption = Solver.HIGHS,
     plot: Picture = None,
@@ -77,19 +63,6 @@ def curve(
     from planner.study_words import curve_table
 
     scales = _scales(slo_scale)
-    _check_picture(plot)
-    asked = {
-        "mode": mode,
-        "objective": objective,
-        "packing": packing,
-        "rebatch": rebatch,
-        "max_stages": max_stages,
-        "max_batch": max_batch,
-        "slo_margin": margin,
-        "spare_gpus": spare_gpus,
-        "relative_gap": gap,
-        "seed": seed,
-    }
     fleet = fleet_with(cluster, asked)
     inputs = load_profiles(profiles, fleet)
     points = slo_curve(fleet, inputs, scales, time_limit_s=time_limit, solver=solver.value)
@@ -103,19 +76,13 @@ def curve(
     _end(plot, interrupted=interrupted)
 
 
+@asks(*all_but("objective", "max_price_per_hour", "time_limit_s"))
 def frontier(
     cluster: ClusterFile,
     profiles: ProfilesOption = Path("profiles"),
     points: Annotated[int, typer.Option(min=1, max=1000, help="Levels of throughput.")] = 8,
-    mode: Mode = None,
-    packing: GpuPacking = None,
-    rebatch: Rebatch = None,
-    max_stages: MaxStages = None,
-    max_batch: MaxBatch = None,
-    margin: Margin = None,
-    spare_gpus: SpareGpus = None,
-    gap: Gap = None,
-    seed: Seed = None,
+    *,
+    asked: Asked,
     time_limit: TotalTime = 120.0,
     solver: SolverOption = Solver.HIGHS,
     plot: Picture = None,
@@ -130,20 +97,7 @@ def frontier(
     from planner.frontier import cost_frontier
     from planner.study_words import frontier_table
 
-    _check_picture(plot)
-    asked = {
-        "mode": mode,
-        "objective": ObjectiveName.MAX_MIN,
-        "packing": packing,
-        "rebatch": rebatch,
-        "max_stages": max_stages,
-        "max_batch": max_batch,
-        "slo_margin": margin,
-        "spare_gpus": spare_gpus,
-        "relative_gap": gap,
-        "seed": seed,
-    }
-    fleet = fleet_with(cluster, asked)
+    fleet = fleet_with(cluster, {**asked, "objective": ObjectiveName.MAX_MIN})
     inputs = load_profiles(profiles, fleet)
     levels = cost_frontier(fleet, inputs, points, time_limit_s=time_limit, solver=solver.value)
     found, interrupted = _collect(levels, points, "levels planned", quiet=as_json)
@@ -158,7 +112,7 @@ def frontier(
 
 def _collect(points: Iterable[T], total: int, what: str, *, quiet: bool) -> tuple[list[T], bool]:
     """Return the points, or those that were there when Ctrl-C was pressed; and whether it was."""
-    from planner.interrupts import leave_at_once, noticed
+    from planner.interrupts import give_up, noticed
 
     found: list[T] = []
     with noticed() as interrupts, progress(quiet=quiet) as bar:
@@ -171,11 +125,11 @@ def _collect(points: Iterable[T], total: int, what: str, *, quiet: bool) -> tupl
                     break
         except KeyboardInterrupt:
             bar.stop()
-    if interrupts:
-        note(f"interrupted: {len(found)} of {total} {what}")
+    told = f"interrupted: {len(found)} of {total} {what}"
     if not found:
-        leave_at_once(_INTERRUPTED)
-        raise typer.Exit(_INTERRUPTED)
+        give_up(told)
+    if interrupts:
+        note(told)
     return found, bool(interrupts)
 
 
@@ -194,13 +148,6 @@ def _scales(text: str) -> list[float]:
             raise InvalidSettings("--slo-scale", "", expected, repr(part.strip()))
         found.append(scale)
     return sorted(set(found))
-
-
-def _check_picture(path: Path | None) -> None:
-    if path is not None:
-        from penstock.pictures.canvas import check_suffix
-
-        check_suffix(path)
 
 
 def _end(plot: Path | None, *, interrupted: bool) -> None:
@@ -234,11 +181,16 @@ def _draw_frontier(points: Sequence[FrontierPoint], path: Path) -> None:
     levels, proven = [], 0.0
     for each in sorted(points, key=lambda point: point.level_rps):
         # More throughput takes no less, so a bound holds for the levels above it, too.
-        proven = max(proven, min(each.bound or 0.0, each.spent))
-        gpus = {str(name): count for name, count in each.gpus.items()}
-        levels.append(
-            LevelPoint(level_rps=each.level_rps, spent=each.spent, bound=proven, gpus=gpus)
+        if each.spent is not None:
+            proven = max(proven, min(each.bound or 0.0, each.spent))
+        level = LevelPoint(
+            level_rps=each.level_rps,
+            spent=each.spent,
+            bound=proven,
+            gpus={str(name): count for name, count in each.gpus.items()},
+            infeasible=each.infeasible,
         )
+        levels.append(level)
     draw_frontier(levels, path, unit=_axis(points[0].unit))
 
 

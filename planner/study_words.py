@@ -13,9 +13,7 @@ def curve_table(points: Sequence[CurvePoint]) -> str:
     """Return a line for each scale of the SLOs."""
 
     def told(value: Value, unit: ObjectiveUnit) -> str:
-        if value.found is None:
-            return "no plan" if value.infeasible else "none in time"
-        return number(value.found, unit)
+        return _missing(value) if value.found is None else number(value.found, unit)
 
     unit = valued(0, points[0].unit).partition(" ")[2]
     rows = [("SLO ×", f"in stages ({unit})", f"whole ({unit})")]
@@ -27,12 +25,21 @@ def curve_table(points: Sequence[CurvePoint]) -> str:
 
 
 def frontier_table(points: Sequence[FrontierPoint]) -> str:
-    """Return a line for each level of throughput, the least first."""
+    """Return a line for each level of throughput, the least first; without a plan it says why."""
     rows = [("samples/s per weight", "takes", "GPUs")]
     for each in sorted(points, key=lambda point: point.level_rps):
-        gpus = ", ".join(f"{count} {name}" for name, count in each.gpus.items() if count)
-        rows.append((f"{each.level_rps:.1f}", valued(each.spent, each.unit), gpus))
+        level = f"{each.level_rps:.1f}"
+        if each.spent is None:
+            rows.append((level, _missing(each), each.why))
+        else:
+            gpus = ", ".join(f"{count} {name}" for name, count in each.gpus.items() if count)
+            rows.append((level, valued(each.spent, each.unit), gpus))
     return _aligned(rows)
+
+
+def _missing(each: Value | FrontierPoint) -> str:
+    """Return what stands where a value would, were there a plan."""
+    return "no plan" if each.infeasible else "none in time"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -86,8 +86,8 @@ class PlannerOptions:
     Attributes:
         mode: ``general``, or ``compat``: exactly the problem PPipe states, with pools private to
             a pipeline, one pipeline per ordered tuple of GPU classes, and per-stage packing.
-        objective: ``max-min`` weighted throughput; greatest total ``goodput``; or, for the rates
-            that the models ask for, the ``least-cost`` per hour or the ``fewest-gpus``.
+        objective: ``max-min`` weighted throughput; or, where every model asks for a rate, the
+            greatest total ``goodput``, the ``least-cost`` per hour or the ``fewest-gpus``.
         packing: ``whole-gpu``: any instances of a class may share a GPU; ``per-stage``: only those
             of one model and stage position, as PPipe rounds.
         rebatch: stages of one pipeline may differ in batch size (by whole multiples).

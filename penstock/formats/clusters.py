@@ -54,7 +54,6 @@ _WORKSPACE_MIB = _DEFAULTS.workspace_bytes / BYTES_PER_MIB
 _PACKING: Mapping[PlannerMode, Packing] = MappingProxyType(
     {"general": _DEFAULTS.packing, "compat": "per-stage"}
 )
-_FOR_GIVEN_RATES = ("least-cost", "fewest-gpus")
 _RATES = ("peak_tflops", "memory_gbytes_per_s", "launch_us")
 
 
@@ -263,8 +262,8 @@ def _check_prices(cluster: Cluster, source: Source) -> None:
 
 def _check_rates(cluster: Cluster, source: Source) -> None:
     objective = cluster.options.objective
-    if objective not in _FOR_GIVEN_RATES:
-        return
+    if objective == "max-min":
+        return  # it serves every model anyway; the others would leave one out if they may
     for index, model in enumerate(cluster.models):
         if model.rate_rps is None:
             place = inside("models", index, "rate_rps")

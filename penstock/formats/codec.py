@@ -43,15 +43,15 @@ def plain(value: object) -> object:
             return {key: plain(each) for key, each in value.items()}
         case Fraction():
             return write_share(value)
-        case _ if is_dataclass(value):
-            return plain_fields(value)
         case _:
-            raise TypeError(f"{type(value).__name__} has no plain form")
+            return plain_fields(value)
 
 
 def plain_fields(value: object) -> dict[str, object]:
     """Return the fields of a dataclass as plain data, by name."""
-    return {field.name: plain(getattr(value, field.name)) for field in fields(value)}  # type: ignore[arg-type]
+    if not is_dataclass(value) or isinstance(value, type):
+        raise TypeError(f"{type(value).__name__} has no plain form")
+    return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
 
 
 def canonical_json(value: object) -> str:

@@ -39,12 +39,14 @@ class LevelPoint:
 
     Attributes:
         level_rps: throughput for each unit of weight.
-        spent: per hour, or GPUs.
+        spent: per hour, or GPUs; None where there is no plan, or none was found in time.
         bound: proven: it cannot be less.
         gpus: in use, by the name of their class.
+        infeasible: proven that there is no plan.
     """
 
     level_rps: float
-    spent: float
+    spent: float | None
     bound: float
     gpus: Mapping[str, int]
+    infeasible: bool = False

@@ -79,7 +79,7 @@ def unique(names: st.SearchStrategy[T], least: int = 1) -> st.SearchStrategy[lis
 @st.composite
 def clusters(draw: st.DrawFn) -> Cluster:
     objective, capped = draw(st.sampled_from(OBJECTIVES)), draw(st.booleans())
-    priced, rated = objective == "least-cost" or capped, objective in ("least-cost", "fewest-gpus")
+    priced, rated = objective == "least-cost" or capped, objective != "max-min"
     names = draw(unique(NAMES))
     compat = draw(st.booleans())
     rates = st.builds(

@@ -136,8 +136,8 @@ def test_mode_compat_packs_per_stage(packing: tuple[str, ...]) -> None:
     assert (options.mode, options.packing) == ("compat", "per-stage")
 
 
-@pytest.mark.parametrize("objective", ["least-cost", "fewest-gpus"])
-def test_objectives_for_given_rates_need_them(objective: str) -> None:
+@pytest.mark.parametrize("objective", ["goodput", "least-cost", "fewest-gpus"])
+def test_all_objectives_but_max_min_need_rates(objective: str) -> None:
     text = GOOD.replace("    rate_rps: 200\n", "").replace(
         "max_stages: 3", f"objective: {objective}"
     )

@@ -30,6 +30,8 @@ def test_plain_spells_shares_enums_and_dataclasses() -> None:
 def test_plain_refuses_what_has_no_plain_form() -> None:
     with pytest.raises(TypeError, match="object has no plain form"):
         plain(object())
+    with pytest.raises(TypeError, match="type has no plain form"):
+        plain(Arrival)
 
 
 def test_canonical_json_does_not_depend_on_the_order_of_keys() -> None:

@@ -9,12 +9,15 @@ from fractions import Fraction
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from penstock.domain.errors import InvalidSettings
 from penstock.domain.ids import BatchId, InstanceId, ModelName, PoolId
 from penstock.domain.outcomes import Interval, Outcome
 from penstock.domain.plan import Plan
+from penstock.pictures import frontier
 from penstock.pictures.attainment import draw_attainment
 from penstock.pictures.canvas import PALETTE, ink_on, tint
 from penstock.pictures.curve import draw_slo_curve
@@ -215,6 +218,32 @@ def test_the_frontier_counts_gpus_by_class(tmp_path: Path) -> None:
     texts = texts_of(path)
     for words in ("cost per hour", "GPUs in use", "L4", "T4", " 3", " 5"):
         assert words in texts
+    assert "no plan" not in texts
+
+
+def test_levels_without_a_plan_are_marked_and_not_drawn(tmp_path: Path) -> None:
+    path = tmp_path / "frontier.svg"
+    in_vain = LevelPoint(level_rps=150.0, spent=None, bound=3.0, gpus={})
+    draw_frontier([*levels(), in_vain], path)
+    texts = texts_of(path)
+    assert "no plan found in time" in texts
+    assert "infeasible" not in texts
+    draw_frontier([*levels(), in_vain, replace(in_vain, infeasible=True)], path)
+    texts = texts_of(path)
+    assert "no plan found in time" in texts
+    assert "infeasible: there is no plan" in texts
+
+
+def test_a_level_without_a_plan_breaks_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(frontier, "save", lambda figure, _: drawn.append(figure))
+    in_vain = LevelPoint(level_rps=150.0, spent=None, bound=3.0, gpus={})
+    draw_frontier([*levels(), in_vain], Path("frontier.svg"))
+    above, below = drawn[0].axes
+    line, marks = above.lines
+    np.testing.assert_array_equal(np.asarray(line.get_ydata()), [3.0, np.nan, 9.0])
+    np.testing.assert_array_equal(np.asarray(marks.get_xdata()), [150.0])
+    assert [each.get_position()[0] for each in below.texts] == [100.0, 200.0]
 
 
 def test_the_timeline_names_instances_and_stages(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ import pytest
 from penstock.command import run
 from penstock.formats.plans import read_plan
 from penstock.verbs import verbs_of
+from planner import frontier
+from planner.variants import Planned
 from tests.unit.planner.fleets import mixed_fleet
 from tests.unit.planner.long import long_fleet, write_fleet
 
@@ -180,7 +182,8 @@ def test_objectives(fleet: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (("--mode", "compat", "--packing", "whole-gpu"), "planner.packing"),
         (("--mode", "compat", "--rebatch"), "planner.rebatch"),
         (("--objective", "least-cost"), "gpu_classes[0].price_per_hour"),
-        (("--objective", "fewest-gpus"), "models[0].rate_rps"),
+        (("--objective", "goodput"), "cluster.yaml: models[0].rate_rps"),
+        (("--objective", "fewest-gpus"), "cluster.yaml: models[0].rate_rps"),
         (("--max-price", "3"), "gpu_classes[0].price_per_hour"),
         (("--spare-gpus", "9"), "planner.spare_gpus"),
         (("--plot", "map.doc"), "map.doc"),
@@ -216,6 +219,27 @@ def test_options_that_contradict_the_file(
 def test_options_out_of_range(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("plan", "cluster.yaml", option, value) == 2
     assert option in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("objective", ["goodput", "least-cost", "fewest-gpus"])
+@pytest.mark.parametrize("in_file", [True, False])
+def test_plan_and_check_say_alike_that_a_rate_is_missing(
+    objective: str, in_file: bool, fleet: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("plan", "cluster.yaml") == 0
+    path = fleet / "cluster.yaml"
+    text = path.read_text(encoding="utf-8")
+    text = text.replace("network_gbps", "price_per_hour: 1.0\n  network_gbps")
+    if in_file:
+        text = re.sub("objective: .*", f"objective: {objective}", text)
+    path.write_text(text, encoding="utf-8")
+    asked = () if in_file else ("--objective", objective)
+    capsys.readouterr()
+    expected = f"a rate, which objective {objective} needs of every model, found none"
+    for arguments in (("plan", "cluster.yaml"), ("check", "plan.json")):
+        assert call(*arguments, *asked) == 2
+        told = capsys.readouterr().err
+        assert told == f"error: cluster.yaml: models[0].rate_rps: expected {expected}\n"
 
 
 # File, what is in it, what it becomes, what the error names.
@@ -341,6 +365,31 @@ def test_the_frontier(fleet: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (fleet / "frontier.png").read_bytes().startswith(b"\x89PNG")
     assert call("frontier", "cluster.yaml", "--points", "2") == 0
     assert "3 GPUs  1 fast, 2 slow" in capsys.readouterr().out
+
+
+def test_the_frontier_tells_of_levels_without_a_plan(
+    fleet: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [Planned(plan=None, why="none in time"), Planned(plan=None, infeasible=True, why="no")]
+    answers = iter(found)
+    monkeypatch.setattr(frontier, "try_plan", lambda *_, **__: next(answers))
+    options = ("--points", "2", "--plot", "frontier.svg")
+    assert call("frontier", "cluster.yaml", *options, "--json") == 0
+    high, low = printed(capsys)["points"]
+    for point, planned in ((high, found[0]), (low, found[1])):
+        assert (point["spent"], point["bound"], point["gpus"]) == (None, None, {})
+        assert (point["infeasible"], point["why"]) == (planned.infeasible, planned.why)
+    drawn = (fleet / "frontier.svg").read_text(encoding="utf-8")
+    assert "no plan found in time" in drawn
+    assert "infeasible: there is no plan" in drawn
+
+
+@pytest.mark.parametrize("verb", ["curve", "frontier"])
+def test_a_picture_in_an_unknown_format_is_refused_at_once(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(verb, "cluster.yaml", "--plot", "picture.doc") == 2  # there is no cluster.yaml
+    assert "picture.doc" in capsys.readouterr().err
 
 
 @pytest.mark.slow

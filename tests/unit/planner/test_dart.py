@@ -12,12 +12,13 @@ import pytest
 from penstock.domain.cluster import Cluster, PlannerOptions
 from penstock.domain.errors import Infeasible
 from penstock.domain.ids import GpuClassName, ModelName
-from penstock.domain.plan import SolveReport
+from penstock.domain.plan import Plan
 from planner.baselines import no_partition
 from planner.dart import deal_out, gpus_held, plan_dart_r
 from planner.digests import input_digests
 from planner.extract import extract_plan
 from planner.inputs import PlannerInputs, Profiles, gather_inputs
+from planner.planning import solve_report
 from planner.published import PublishedConfiguration, Scheduler, configurations
 from planner.search import best_solution
 from planner.solution import Solution
@@ -212,26 +213,48 @@ def test_of_three_classes_the_pairs_that_gain_most_are_formed_first() -> None:
     assert used(solution) == {("fast+slow", 2, 1, 1), ("third", 4, 1, 1)}
 
 
+def test_two_pairs_with_the_same_first_stage_have_pools_of_their_own() -> None:
+    # Two fast GPUs; each is paired with a GPU of another class, for the same blocks.
+    cluster, profiles = fleet(*LAST_QUICK, counts=(2, 1), max_stages=2)
+    third = GpuClassName("third")
+    slower = profile("digits", third, whole([30_000, 30_000, 4100, 4100]), (1000, 1000, 1000))
+    cluster = replace(cluster, gpu_classes=(*cluster.gpu_classes, gpu_class(third, 1)))
+    profiles = {**profiles, (DIGITS, third): slower}
+    inputs = gather_inputs(cluster, profiles)
+    solution = plan_dart_r(inputs, AT_ONCE, {})
+    assert used(solution) == {("fast+slow", 2, 1, 1), ("fast+third", 2, 1, 1)}
+    plan = planned(inputs, solution, cluster, profiles)
+    (model,) = plan.models
+    assert [(pool.id, pool.instances) for pool in model.pools] == [
+        ("digits.0.fast.1of1.0-1.b1.of-fast-slow", 1),
+        ("digits.0.fast.1of1.0-1.b1.of-fast-third", 1),
+        ("digits.1.slow.1of1.2-3.b1.of-fast-slow", 1),
+        ("digits.1.third.1of1.2-3.b1.of-fast-third", 1),
+    ]
+    assert list(find_faults(plan, cluster, profiles)) == []
+
+
 def test_the_plan_passes_the_verifier() -> None:
     cluster, profiles = fleet(*BATCHES, models=("digits", "other"), max_stages=2)
     inputs = gather_inputs(cluster, profiles)
     solution = plan_dart_r(inputs, {DIGITS: 200.0, OTHER: 200.0}, {(DIGITS, FAST): 1})
-    report = SolveReport(
-        solver="none",
-        formulation="dart-r",
-        status=solution.status,
-        objective_rps=solution.objective_rps,
-        value=solution.value,
-        bound=solution.bound,
-        gap=0.0,
-        seconds=0.0,
-        seed=0,
-    )
-    plan = extract_plan(
-        inputs, solution, report, blocks_digests={}, digests=input_digests(cluster, profiles)
-    )
+    plan = planned(inputs, solution, cluster, profiles)
     assert any(len(pipeline.pools) == 2 for model in plan.models for pipeline in model.pipelines)
     assert list(find_faults(plan, cluster, profiles)) == []
+
+
+def planned(
+    inputs: PlannerInputs, solution: Solution, cluster: Cluster, profiles: Profiles
+) -> Plan:
+    report = solve_report(
+        solution,
+        SolverSettings(solver="highs", deadline=0.0, relative_gap=0.0, seed=0),
+        cluster.options,
+        formulation="dart-r",
+        seconds=0.0,
+    )
+    digests = input_digests(cluster, profiles)
+    return extract_plan(inputs, solution, report, blocks_digests={}, digests=digests)
 
 
 def whole_solution(configuration: PublishedConfiguration) -> tuple[PlannerInputs, Solution]:

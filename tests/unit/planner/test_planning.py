@@ -6,13 +6,15 @@ from typing import Literal
 
 import pytest
 
-from penstock.domain.errors import InvalidProfile
+from penstock.domain.cluster import Objective
+from penstock.domain.errors import InvalidCluster, InvalidProfile
 from penstock.domain.plan import Plan
 from penstock.formats.plans import read_plan, write_plan
 from planner.digests import input_digests
 from planner.planning import make_plan
 from planner.verify import find_faults
 from tests.unit.planner.fleets import DIGITS, FAST, SLOW, mixed_fleet
+from tests.unit.planner.test_outlook import priced
 
 
 def timeless(plan: Plan) -> str:
@@ -80,6 +82,23 @@ def test_plans_are_bound_to_their_blocks() -> None:
     assert make_plan(cluster, profiles, blocks_digests={DIGITS: "x"}).models[0].blocks_digest == "x"
     with pytest.raises(InvalidProfile, match="blocks_digest"):
         make_plan(cluster, bound, blocks_digests={DIGITS: "other"})
+
+
+@pytest.mark.parametrize("objective", ["goodput", "least-cost", "fewest-gpus"])
+def test_all_objectives_but_max_min_need_rates(objective: Objective) -> None:
+    cluster, profiles = mixed_fleet(objective=objective)
+    cluster = priced(cluster, 4.0, 0.5)
+    with pytest.raises(InvalidCluster, match=rf"models\[0\].rate_rps: .* objective {objective}"):
+        make_plan(cluster, profiles)
+    rated = replace(cluster, models=(replace(cluster.models[0], rate_rps=1.0),))
+    assert make_plan(rated, profiles).solve.objective == objective
+
+
+def test_least_cost_needs_prices() -> None:
+    cluster, profiles = mixed_fleet(objective="least-cost")
+    rated = replace(cluster, models=(replace(cluster.models[0], rate_rps=1.0),))
+    with pytest.raises(InvalidCluster, match=r"gpu_classes\[0\].price_per_hour"):
+        make_plan(rated, profiles)
 
 
 def test_digests_change_with_the_inputs_but_not_with_options() -> None:
