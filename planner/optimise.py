@@ -3,10 +3,11 @@
 Phases, each of them only as long as a gap is left:
 
 1. *relaxation*: the bound, and what every path loses against it;
-2. *incumbent*: a program over the paths that lose least; something is at hand from here on;
-3. *fixing*: pools that could not take part in a better plan than the incumbent are dropped;
-4. *search*: the program over all that is left, with a limit on its tree;
-5. *decomposition*: target by target, model by model (`planner.decompose`).
+2. *bundles*: one bundle of instances per model, chosen so that they fit (`planner.assemble`);
+3. *incumbent*: a program over the paths that lose least; something is at hand from here on;
+4. *fixing*: pools that could not take part in a better plan than the incumbent are dropped;
+5. *search*: the program over all that is left, with a limit on its tree;
+6. *decomposition*: target by target, model by model (`planner.decompose`).
 
 Every phase keeps the value and the bound it inherits or betters them. Only time limits make results
 depend on the machine: the tree limit counts nodes.
@@ -24,6 +25,7 @@ import numpy as np
 
 from penstock.domain.errors import PlanningFailed
 from penstock.domain.plan import SolvePhase
+from planner.assemble import Assembler
 from planner.decompose import TargetSearch
 from planner.formulation import Formulation, Group, Problem, formulate
 from planner.paths import Floats, Ints, PathTable
@@ -36,13 +38,16 @@ from planner.solution import (
     finish,
     loose_groups,
     only,
+    with_flows,
 )
 from planner.solve import Answer, Job, SolverSettings, run
-from planner.sought import MaxMin, Task
+from planner.sought import Goodput, MaxMin, Task
 
 _MOST_PATHS = 30_000  # a program over more is not worth its size: the nearest are taken
 _NEAR_PATHS = 120  # per model, for the incumbent
 _NEAR_NODES = 50
+_TARGETS = 6  # that bundles are tried at
+_DOWN = 0.5  # of what a target that failed was below the bound: so much lower is the next
 _SEARCH_NODES = 60  # when decomposition comes after
 _NEAR_GAP = 1e-3
 _EXCEEDS = 1e-9  # relative: closer than this, two prices are the same
@@ -169,6 +174,11 @@ def _improve(state: _State, tables: Sequence[PathTable]) -> None:
             _only(table.undominated(), each) for table, each in zip(tables, costs, strict=True)
         ]
     everything = sum(int(np.isfinite(each).sum()) for each in costs)
+    if _takes_bundles(state.task):
+        with state.phase("bundles"):
+            _assemble(state, tables)
+    if not state.open:
+        return
     with state.phase("incumbent"):
         near = _problem(state.task, tables, [_nearest(each, _NEAR_PATHS) for each in costs])
         whole = len(near.paths) == everything
@@ -184,11 +194,49 @@ def _improve(state: _State, tables: Sequence[PathTable]) -> None:
         problem = _problem(state.task, tables, kept)
     splits = isinstance(state.task.sought, MaxMin) and len(state.task.models) > 1
     splits = splits and state.task.limits.max_price is None and complete
+    splits = splits and state.settings.node_limit is None
     with state.phase("search"):
         _search(state, problem, complete=complete, nodes=_SEARCH_NODES if splits else None)
     if splits and state.open:
         with state.phase("decomposition"):
             _decompose(state, problem)
+
+
+def _takes_bundles(task: Task) -> bool:
+    """Tell whether demands are known, and models meet at the GPU counts only."""
+    capped = task.limits.max_price is not None and not task.minimises_price
+    return not (isinstance(task.sought, Goodput) or task.exclusive or capped)
+
+
+def _assemble(state: _State, tables: Sequence[PathTable]) -> None:
+    """Find a first solution out of bundles; for max-min, the greatest target they reach."""
+    assembler = Assembler(state.task, tables, state.relaxation, state.settings)
+    if not isinstance(state.task.sought, MaxMin):
+        _fit(state, assembler, state.bound)
+        return
+    low, high = 0.0, state.bound
+    target = high / max(1.0, assembler.share(high)) * (1 - _NEAR_GAP)
+    for _ in range(_TARGETS):
+        if not state.open or high - low <= _NEAR_GAP * high or target <= 0:
+            return
+        if _fit(state, assembler, target) and state.best is not None:
+            low = max(target, state.best.value)
+            high = max(low, high)
+        else:
+            high = target
+        target = (low + high) / 2 if low > 0 else high - _DOWN * (state.bound - high)
+
+
+def _fit(state: _State, assembler: Assembler, target: float) -> bool:
+    """Take instances that reach a target, if bundles do."""
+    fitting = assembler.fit(target)
+    if fitting is None:
+        return False
+    problem, instances = fitting
+    if loose_groups(state.task, instances):
+        return False
+    state.offer(with_flows(problem, instances))
+    return True
 
 
 def _keep(state: _State, tables: Sequence[PathTable], running: Running) -> None:

@@ -32,6 +32,7 @@ Floats: TypeAlias = NDArray[np.float64]
 
 StageKey: TypeAlias = tuple[ModelName, int, int, GpuClassName, int]  # blocks; class; m
 
+_BRIM = 1e-9  # instances: a pool this little over full is full
 _NO_LIMIT = np.iinfo(np.int64).max // 4
 
 
@@ -148,6 +149,33 @@ class PathTable:
         lost = np.where(real, np.minimum(idle, least[keys]), 0.0)
         most: Floats = lost.max(axis=1, initial=0.0)
         return most
+
+    def units(self, paths: Ints, flow: Floats, per_gpu: Sequence[int]) -> Ints:
+        """Return (paths, classes) parts of GPUs that flows take in pools of their own.
+
+        Args:
+            paths: rows of the table.
+            flow: samples/s on each.
+            per_gpu: parts a GPU of each class is counted in: a multiple of every share's
+                denominator; 1 if a pool's GPUs are its own.
+        """
+        stages = self.stages[paths]
+        count = np.ceil(self.loads[paths] * flow[:, None] - _BRIM).astype(np.int64)
+        whole = np.array(per_gpu, dtype=np.int64)[self._rows.gpu_class[stages]]
+        parts = -(-count * whole // self._rows.m[stages])
+        classes = np.where(stages >= 0, self._rows.gpu_class[stages], -1)
+        taken = [np.where(classes == each, parts, 0).sum(axis=1) for each in range(self._width())]
+        return np.stack(taken, axis=1)
+
+    def denominator(self, gpu_class: int) -> int:
+        """Return the least common multiple of the shares' denominators on a class."""
+        return int(np.lcm.reduce(self._rows.m[self._rows.gpu_class == gpu_class], initial=1))
+
+    def within(self, paths: Ints) -> Ints:
+        """Return the paths that need no pool but those of the given ones."""
+        keys = self.pool_keys()
+        open_to = np.append(np.unique(keys[paths]), -1)
+        return np.flatnonzero(np.isin(keys, open_to).all(axis=1))
 
     def undominated(self) -> Ints:
         """Return the paths that are worth a private pool per stage, for compat mode.

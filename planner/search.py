@@ -28,6 +28,7 @@ from planner.sought import MaxMin, task_of
 
 _EQUAL = 1e-9  # relative: closer than this, two throughputs are the same
 _MOST_ROUNDS = 20
+_RATE_NODES = 200
 _HARDLY_RPS = 1e-9  # batches that fill at this rate are never worth gathering
 
 
@@ -72,7 +73,9 @@ def estimate_rates(inputs: PlannerInputs, settings: SolverSettings) -> Rates:
         task_of(inputs)  # says so if a rate is missing
         return {model.name: model.rate_rps or 0.0 for model in served}
     at_once = dict.fromkeys((model.name for model in served), math.inf)
-    weighted_rps = _unhindered_rps(inputs, at_once, settings)
+    # A rate at which batches fill need not be exact, and must not use up the time for the plan.
+    rough = replace(settings, node_limit=_RATE_NODES)
+    weighted_rps = _unhindered_rps(inputs, at_once, rough)
     return {model.name: max(model.weight * weighted_rps, model.rate_rps or 0.0) for model in served}
 
 

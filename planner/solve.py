@@ -41,6 +41,7 @@ class SolverSettings:
     Attributes:
         deadline: instant of `time.perf_counter`.
         relative_gap: stop this close to the bound.
+        node_limit: of every search tree, whatever a job allows; None: none.
         stopped: set by Ctrl-C, which ends the time for all that is still to be solved.
     """
 
@@ -48,6 +49,7 @@ class SolverSettings:
     deadline: float
     relative_gap: float
     seed: int
+    node_limit: int | None = None
     stopped: threading.Event = field(default_factory=threading.Event, compare=False)
 
     @property
@@ -123,6 +125,11 @@ def _wait(runners: Sequence[_Runner]) -> bool:
     return False
 
 
+def _fewer(left: int | None, right: int | None) -> int | None:
+    limits = [each for each in (left, right) if each is not None]
+    return min(limits, default=None)
+
+
 class _Runner:
     """One solver in a thread of its own."""
 
@@ -154,7 +161,7 @@ class _Runner:
                 time_limit=datetime.timedelta(seconds=max(_LEAST_TIME_S, settings.left_s)),
                 relative_gap_tolerance=settings.relative_gap,
                 random_seed=settings.seed,
-                node_limit=job.node_limit,
+                node_limit=_fewer(job.node_limit, settings.node_limit),
             ),
             model_params=mathopt.ModelSolveParameters(solution_hints=hints),
             interrupter=self.interrupter,
