@@ -177,7 +177,7 @@ def _improve(state: _State, tables: Sequence[PathTable]) -> None:
     if _takes_bundles(state.task):
         with state.phase("bundles"):
             _assemble(state, tables)
-    if not state.open:
+    if state.best is not None and not state.open:
         return
     with state.phase("incumbent"):
         near = _problem(state.task, tables, [_nearest(each, _NEAR_PATHS) for each in costs])
