@@ -52,6 +52,8 @@ _SEARCH_NODES = 60  # when decomposition comes after
 _NEAR_GAP = 1e-3
 _EXCEEDS = 1e-9  # relative: closer than this, two prices are the same
 _NOTHING = 1e-7  # relative to the bound
+_IMPROVING = 0.65  # of the time, where instances are to be kept in what is left of it
+_KEEPING_PATHS = (0, 20, 120)  # per model, besides those that run
 _KEEPING_GAP = 1e-3  # relative: a plan worse by less is as good, if it keeps more instances
 
 
@@ -125,7 +127,11 @@ def optimise(
     state = _State(task, settings, relaxation, bound=relaxation.bound)
     state.phases["relaxation"] = time.perf_counter() - started
     try:
+        if running is not None:
+            soon = time.perf_counter() + _IMPROVING * settings.left_s
+            state.settings = replace(settings, deadline=min(settings.deadline, soon))
         _improve(state, tables)
+        state.settings = settings
         if running is not None and state.best is not None and not state.interrupted:
             with state.phase("keeping"):
                 _keep(state, tables, running)
@@ -240,22 +246,34 @@ def _fit(state: _State, assembler: Assembler, target: float) -> bool:
 
 
 def _keep(state: _State, tables: Sequence[PathTable], running: Running) -> None:
-    """Trade the best solution for one as good, to the gap asked for, that changes less."""
+    """Trade the best solution for one as good, to the gap asked for, that changes less.
+
+    First among the paths that run and those of the best solution: few, and often enough. Then
+    among more and more of those that lose least.
+    """
     best = state.best
     if best is None:
         return
-    chosen = [
-        np.union1d(_nearest(_reduced_costs(state, table), _NEAR_PATHS), table.running(running))
-        for table in tables
-    ]
-    problem = _problem(state.task, tables, chosen)
     gap = max(_KEEPING_GAP, state.settings.relative_gap)
     value = best.value * (1 - gap if state.task.maximise else 1 + gap)
-    kept = keep_running(problem, running, value, state.settings)
-    if kept is None or loose_groups(state.task, kept.instances):
-        return
-    if kept_instances(kept.instances, running) > kept_instances(best.instances, running):
-        state.best = kept
+    most = kept_instances(best.instances, running)
+    costs = [_reduced_costs(state, table) for table in tables]
+    for near in _KEEPING_PATHS:
+        if state.settings.left_s <= 0:
+            return
+        chosen = [
+            np.union1d(_nearest(each, near), table.running(running))
+            for each, table in zip(costs, tables, strict=True)
+        ]
+        problem = _problem(state.task, tables, chosen)
+        known = dict.fromkeys((*best.flows, *problem.paths))
+        problem = replace(problem, paths=tuple(known))
+        kept = keep_running(problem, running, value, state.settings)
+        if kept is None or loose_groups(state.task, kept.instances):
+            continue
+        if kept_instances(kept.instances, running) > most:
+            most = kept_instances(kept.instances, running)
+            state.best = kept
 
 
 def _problem(task: Task, tables: Sequence[PathTable], chosen: Sequence[Ints]) -> Problem:
