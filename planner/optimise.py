@@ -44,6 +44,7 @@ from planner.solve import Answer, Job, SolverSettings, run
 from planner.sought import Goodput, MaxMin, Task
 
 _MOST_PATHS = 30_000  # a program over more is not worth its size: the nearest are taken
+_FEW_PATHS = 300  # of all models: so few are searched at once, without bundles first
 _NEAR_PATHS = 120  # per model, for the incumbent
 _NEAR_NODES = 50
 _TARGETS = 6  # that bundles are tried at
@@ -180,7 +181,7 @@ def _improve(state: _State, tables: Sequence[PathTable]) -> None:
             _only(table.undominated(), each) for table, each in zip(tables, costs, strict=True)
         ]
     everything = sum(int(np.isfinite(each).sum()) for each in costs)
-    if _takes_bundles(state.task):
+    if everything > _FEW_PATHS and _takes_bundles(state.task):
         with state.phase("bundles"):
             _assemble(state, tables)
     if state.best is not None and not state.open:

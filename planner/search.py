@@ -14,6 +14,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
+from penstock.domain.errors import PlanningFailed
 from penstock.domain.ids import ModelName
 from planner.baselines import no_partition
 from planner.candidates import CandidatePath, Rates, batch_build_us
@@ -73,9 +74,7 @@ def estimate_rates(inputs: PlannerInputs, settings: SolverSettings) -> Rates:
         task_of(inputs)  # says so if a rate is missing
         return {model.name: model.rate_rps or 0.0 for model in served}
     at_once = dict.fromkeys((model.name for model in served), math.inf)
-    # A rate at which batches fill need not be exact, and must not use up the time for the plan.
-    rough = replace(settings, node_limit=_RATE_NODES)
-    weighted_rps = _unhindered_rps(inputs, at_once, rough)
+    weighted_rps = _unhindered_rps(inputs, at_once, settings)
     return {model.name: max(model.weight * weighted_rps, model.rate_rps or 0.0) for model in served}
 
 
@@ -88,7 +87,12 @@ def _unhindered_rps(inputs: PlannerInputs, at_once: Rates, settings: SolverSetti
             sought=MaxMin(),
             models=tuple(replace(model, rate_rps=None) for model in task.models),
         )
-        solution = optimise(free, enumerate_paths(each, at_once), settings)
+        tables = enumerate_paths(each, at_once)
+        # A rate at which batches fill need not be exact, and must not use up the time for the plan.
+        try:
+            solution = optimise(free, tables, replace(settings, node_limit=_RATE_NODES))
+        except PlanningFailed:
+            solution = optimise(free, tables, settings)
         if solution is not None:
             return solution.objective_rps
     raise infeasible(inputs, at_once, settings)
