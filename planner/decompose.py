@@ -35,7 +35,6 @@ from planner.sought import Cheapest
 _CLOSE = 5e-3  # relative gap of a model's least share
 _ANY = 2e-2  # under caps any answer within the room will do: what counts is whether there is one
 _ROOM = 1e-7  # shares are compared with this tolerance
-_STEP = 0.5  # part of the open interval a target lies above its lower end, at least
 
 Caps: TypeAlias = tuple[int, ...]  # most units of each class, in class order
 
@@ -48,13 +47,11 @@ class Verdict:
         reached: instances that reach it; None if there are none, or the time was up.
         refuted: proven out of reach.
         shares: what the models need at the least, as a part of the fleet's worth.
-        interrupted: Ctrl-C was pressed.
     """
 
     reached: Instances | None = None
     refuted: bool = False
     shares: float = 0.0
-    interrupted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +71,10 @@ class TargetSearch:
         problem: max-min, two or more models.
         relaxation: of the problem; prices and worth.
         settings: solver and deadline.
+
+    Attributes:
+        price: of a GPU of each class, as a part of the fleet's worth.
+        found: pools that any answer used.
     """
 
     def __init__(self, problem: Problem, relaxation: Relaxation, settings: SolverSettings) -> None:
@@ -87,7 +88,7 @@ class TargetSearch:
         least = 1e-4 * fleet / max(1, sum(task.limits.count.values()))
         priced = {name: max(price[name], least) for name in self._names}
         whole = sum(priced[name] * task.limits.count[name] for name in self._names)
-        self._price = {name: each / whole for name, each in priced.items()}
+        self.price = {name: each / whole for name, each in priced.items()}
         self._worth = {name: each / whole for name, each in relaxation.worth.items()}
         self._unit = {name: self._units_per_gpu(name) for name in self._names}
         self.found: Counter[CandidatePool] = Counter()
@@ -213,7 +214,7 @@ class TargetSearch:
         own = replace(
             task,
             models=(replace(model, rate_rps=demand),),
-            sought=Cheapest(self._price, whole=False),
+            sought=Cheapest(self.price, whole=False),
         )
         paths = tuple(path for path in self._problem.paths if path.model == model.name)
         formulation = formulate(Problem(task=own, paths=paths))
@@ -225,13 +226,6 @@ class TargetSearch:
         for index, name in enumerate(self._names):
             units[index] = _counted(formulation, name, self._unit[name])
         return formulation, units
-
-    def price_of(self, units: Caps) -> float:
-        """Return what units of each class cost, as a part of the fleet's worth."""
-        return sum(
-            self._price[name] * held / self._unit[name]
-            for name, held in zip(self._names, units, strict=True)
-        )
 
 
 def _counted(formulation: Formulation, name: GpuClassName, per_gpu: int) -> Variable:
@@ -252,7 +246,7 @@ class _OneModel:
         self._formulation, self._units = search.program(number, target)
         self._room = self._formulation.program.add_linear_constraint(ub=1.0)
         for name, variable in self._formulation.gpus.items():
-            self._room.set_coefficient(variable, search._price[name])
+            self._room.set_coefficient(variable, search.price[name])
         self.answers: dict[Caps, _Least] = {}
 
     def job(self, caps: Caps, room: float) -> Job:

@@ -25,7 +25,6 @@ from planner.sought import Cheapest, Goodput, MaxMin, Task
 _SEEDS = 4  # columns a model starts with, per way of counting GPUs
 _ENTERING = 8  # columns a model may add in one round
 _TOLERANCE = 1e-9  # relative to the worth of the model
-_ROUNDS = 500
 _SHORTFALL = 1e6  # a missing sample/s costs this many times what serving it might
 
 
@@ -61,16 +60,16 @@ def relax(task: Task, tables: Sequence[PathTable]) -> Relaxation | None:
         master.add(number, table, _seeds(table))
     names = [each.name for each in task.gpu_classes]
     found = master.solve()
-    for _ in range(_ROUNDS):
+    entered = True
+    while entered:  # ends: every round but the last adds columns, and the bound holds only then
         entered = False
         for number, table in enumerate(tables):
             costs = found.reduced_costs(table, names)
             floor = -_TOLERANCE * max(found.worth[table.model.served.name], 1e-300)
             best = np.argsort(costs, kind="stable")[:_ENTERING]
             entered |= master.add(number, table, best[costs[best] < floor])
-        if not entered:
-            break
-        found = master.solve()
+        if entered:
+            found = master.solve()
     return found
 
 
@@ -95,7 +94,7 @@ class _Master:
         cap = task.limits.max_price
         self._price = None if cap is None else add(ub=cap)
         self._missing = [self._add_missing(row) for row in self._rate]
-        self._goal = self._add_goal()
+        self._add_goal()
 
     def _add_missing(self, row: mathopt.LinearConstraint) -> mathopt.Variable:
         """Let a rate go unmet at a price, so that there always is a solution."""
@@ -103,18 +102,17 @@ class _Master:
         row.set_coefficient(variable, 1.0)
         return variable
 
-    def _add_goal(self) -> mathopt.Variable | None:
+    def _add_goal(self) -> None:
         sign = -1.0 if self._task.maximise else 1.0
         self._program.objective.is_maximize = self._task.maximise
         for variable in self._missing:
             self._program.objective.set_linear_coefficient(variable, sign * _SHORTFALL)
         if not isinstance(self._task.sought, MaxMin):
-            return None
+            return
         z = self._program.add_variable(lb=0.0)
         for model, row in zip(self._task.models, self._serve, strict=True):
             row.set_coefficient(z, -model.weight)
         self._program.objective.set_linear_coefficient(z, 1.0)
-        return z
 
     def add(self, number: int, table: PathTable, columns: Ints) -> bool:
         """Let columns of one model enter; tell whether any is new."""
