@@ -20,10 +20,10 @@ from penstock.console import note, show_error, show_text
 from penstock.domain.cluster import Cluster
 from penstock.domain.errors import PenstockError
 from penstock.domain.plan import Plan
-from planner.candidates import CandidatePath, batch_build_us
+from planner.candidates import CandidatePath
 from planner.extract import extract_plan
 from planner.inputs import PlannerInputs, Profiles, gather_inputs
-from planner.planning import solve_report
+from planner.planning import solve_report, solver_settings
 from planner.solution import Solution, totals
 from planner.solve import SolverName, SolverSettings
 from planner.verify import find_faults
@@ -95,12 +95,7 @@ def make_timed(
     """
     options = cluster.options
     started = time.perf_counter()
-    settings = SolverSettings(
-        solver=solver,
-        deadline=started + options.time_limit_s,
-        relative_gap=options.relative_gap,
-        seed=options.seed,
-    )
+    settings = solver_settings(options, solver, started + options.time_limit_s)
     inputs = gather_inputs(cluster, profiles)
     solution = paced(inputs, maker(inputs, settings))
     report = solve_report(
@@ -126,16 +121,9 @@ def paced(inputs: PlannerInputs, solution: Solution) -> Solution:
     budgets = {model.served.name: model.budget_us for model in inputs.models}
     flows: dict[CandidatePath, float] = {}
     for path, flow in solution.flows.items():
-        build_us = batch_build_us(path.batch, sustained[path.model], factor)
-        more_us = max(0, build_us - path.batch_build_us)
-        if path.latency_us + more_us > budgets[path.model]:
-            more_us = 0
-        slower = replace(
-            path,
-            batch_build_us=path.batch_build_us + more_us,
-            latency_us=path.latency_us + more_us,
-        )
-        flows[slower] = flow
+        slower = path.filling_at(sustained[path.model], factor)
+        takes_it = path.latency_us < slower.latency_us <= budgets[path.model]
+        flows[slower if takes_it else path] = flow
     return replace(solution, flows=flows)
 
 

@@ -42,6 +42,7 @@ from bench.planned import (
 from penstock.console import note
 from penstock.domain.cluster import Cluster, PlannerMode, PlannerOptions
 from penstock.domain.errors import InvalidSettings, PlanningFailed
+from penstock.options import finite
 from planner.asked import ModeName, Solver
 from planner.baselines import no_partition
 from planner.candidates import Rates
@@ -104,16 +105,22 @@ def main(
         int | None, typer.Option(min=1, help="Stages of PPipe's pipelines; else as in the file.")
     ] = None,
     mode: Annotated[ModeName, typer.Option(help="How PPipe's plans are made.")] = ModeName.COMPAT,
-    time_limit: Annotated[float, typer.Option(min=0, help="Seconds to search, per plan.")] = 60.0,
+    time_limit: Annotated[
+        float, typer.Option(min=0, callback=finite, help="Seconds to search, per plan.")
+    ] = 60.0,
     gap: Annotated[
-        float | None, typer.Option(min=0, help="Relative; else 1e-5, or 1e-3 in general mode.")
+        float | None,
+        typer.Option(min=0, callback=finite, help="Relative; else 1e-5, or 1e-3 in general mode."),
     ] = None,
     solver: Annotated[Solver, typer.Option(help="Which solver searches.")] = Solver.HIGHS,
     only: Annotated[
         str, typer.Option(help="Part of a configuration's name, or indexes from 0 with commas.")
     ] = "",
     margin: Annotated[
-        float | None, typer.Option(min=0, max=0.999, help="Part of the SLO; else as in the file.")
+        float | None,
+        typer.Option(
+            min=0, max=0.999, callback=finite, help="Part of the SLO; else as in the file."
+        ),
     ] = None,
     single_model: Annotated[
         bool, typer.Option("--single-model", help="Each model alone on its whole cluster.")

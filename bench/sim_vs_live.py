@@ -29,6 +29,7 @@ from penstock.domain.outcomes import Summary, summarise
 from penstock.domain.plan import Plan
 from penstock.domain.units import micros_from_seconds
 from penstock.formats.plans import read_plan
+from penstock.options import finite
 from simulator.simulate import Scenario, planned_load, simulate_plan
 
 BAR = 0.03
@@ -60,7 +61,7 @@ def main(
     loads: Annotated[str, typer.Option(help="Offered by planned rate, with commas.")] = (
         "0.5,0.8,0.95"
     ),
-    seconds: Annotated[float, typer.Option(help="Length of each load.")] = 15.0,
+    seconds: Annotated[float, typer.Option(callback=finite, help="Length of each load.")] = 15.0,
     seed: Annotated[int, typer.Option(help="Seed of the arrivals.")] = 1,
     inputs: Annotated[Path | None, typer.Option(help=".npz of rows to send.")] = None,
     executor: Annotated[str, typer.Option(help="Executor of the workers.")] = "emulated",

@@ -12,6 +12,7 @@ import typer
 
 from penstock.console import note, progress, show, show_json
 from penstock.domain.units import micros_from_ms, micros_from_seconds
+from penstock.options import drawable, finite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,25 +34,31 @@ class Arrivals(StrEnum):
 def bench(
     address: Annotated[str, typer.Option(help="Server, as host:port.")] = "127.0.0.1:8001",
     model: Annotated[str, typer.Option(help="Model; may be left out if there is one.")] = "",
-    rate: Annotated[float, typer.Option(help="Requests per second.")] = 100.0,
+    rate: Annotated[float, typer.Option(callback=finite, help="Requests per second.")] = 100.0,
     arrivals: Annotated[
         Arrivals | None, typer.Option(help="How requests are spread; poisson without --trace.")
     ] = None,
     trace: Annotated[Path | None, typer.Option(help="Arrivals as CSV.")] = None,
     duration: Annotated[
-        float | None, typer.Option(help="Seconds; 10, or as long as the trace.")
+        float | None, typer.Option(callback=finite, help="Seconds; 10, or as long as the trace.")
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Rows per request.")] = 1,
     connections: Annotated[int, typer.Option(min=1, help="TCP connections.")] = 8,
     deadline_ms: Annotated[
-        float, typer.Option(min=0.001, help="Give each request up after this time.")
+        float,
+        typer.Option(min=0.001, callback=finite, help="Give each request up after this time."),
     ] = 10_000.0,
     timeout_ms: Annotated[
         float | None,
-        typer.Option(min=0.001, help="Tell the server that answers are of use so long."),
+        typer.Option(
+            min=0.001, callback=finite, help="Tell the server that answers are of use so long."
+        ),
     ] = None,
     slo_ms: Annotated[
-        float | None, typer.Option(min=0.001, help="SLO to count by; the trace's or the server's.")
+        float | None,
+        typer.Option(
+            min=0.001, callback=finite, help="SLO to count by; the trace's or the server's."
+        ),
     ] = None,
     inputs: Annotated[
         Path | None, typer.Option(help="Rows to send, .npz or .npy; random ones without.")
@@ -59,7 +66,8 @@ def bench(
     seed: Annotated[int, typer.Option(help="Of the arrivals and of random rows.")] = 0,
     max_requests: Annotated[int, typer.Option(min=1, help="End after so many.")] = 1_000_000,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw the latencies: .png, .svg or .html.")
+        Path | None,
+        typer.Option(callback=drawable, help="Draw the latencies: .png, .svg or .html."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write each request's outcome as CSV.")] = None,
     save_trace: Annotated[
@@ -90,7 +98,6 @@ def bench(
         seed=seed,
         max_requests=max_requests,
     )
-    _check_plot(plot)
     with _progress_of(options, quiet=json) as on_progress:
         done = asyncio.run(run_bench(options, on_progress))
     _write_files(done, plot, out, save_trace)
@@ -116,7 +123,9 @@ def status(
 def health(
     address: Annotated[str, typer.Option(help="Server, as host:port.")] = "127.0.0.1:8001",
     service: Annotated[str, typer.Option(help="One service of it; all without.")] = "",
-    timeout_ms: Annotated[float, typer.Option(min=0.001, help="Give up after this time.")] = 2_000,
+    timeout_ms: Annotated[
+        float, typer.Option(min=0.001, callback=finite, help="Give up after this time.")
+    ] = 2_000,
     json: JsonOption = False,
 ) -> None:
     """Ask a server whether it is ready; exit code 0 if it is, 1 if not."""
@@ -137,14 +146,6 @@ async def _health_of(address: str, service: str, deadline_us: int) -> tuple[str,
             return await client.health(service, deadline_us=deadline_us), ""
         except RequestFailed as failure:
             return failure.status, failure.details
-
-
-def _check_plot(path: Path | None) -> None:
-    """Refuse a picture that cannot be drawn, before the load rather than after."""
-    if path is not None:
-        from penstock.pictures.canvas import check_suffix
-
-        check_suffix(path)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from penstock.console import note, progress, show_json, show_text
+from penstock.options import finite
 
 if TYPE_CHECKING:
     from demo.drive import Run
@@ -33,9 +34,12 @@ def demo(
         int, typer.Option(help="With --serve: for metrics and status page.")
     ] = 8002,
     load: Annotated[
-        float, typer.Option(min=0.05, max=3.0, help="Offered rate by the planned one.")
+        float,
+        typer.Option(min=0.05, max=3.0, callback=finite, help="Offered rate by the planned one."),
     ] = 0.92,
-    duration: Annotated[float, typer.Option(min=1.0, help="Seconds of load on the plan.")] = 12.0,
+    duration: Annotated[
+        float, typer.Option(min=1.0, callback=finite, help="Seconds of load on the plan.")
+    ] = 12.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Train, cut, plan, serve and check a model on this machine.

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from penstock.console import note, show_json
+from penstock.options import finite
 
 
 def serve(
@@ -26,7 +27,9 @@ def serve(
         Path | None, typer.Option(help="Folder for one log per process; else a temporary one.")
     ] = None,
     run_log: Annotated[Path | None, typer.Option(help="Log every event and effect.")] = None,
-    start_limit_s: Annotated[float, typer.Option(help="Time for all to become ready.")] = 120.0,
+    start_limit_s: Annotated[
+        float, typer.Option(callback=finite, help="Time for all to become ready.")
+    ] = 120.0,
     as_json: Annotated[bool, typer.Option("--json", help="Report in JSON.")] = False,
 ) -> None:
     """Serve a plan on this host: a frontend and one worker per GPU that the plan uses.

@@ -6,7 +6,6 @@ what was asked for as one mapping that overrides the cluster file (`fleet_with`)
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from functools import wraps
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict, get_type_hints
 
 import typer
+
+from penstock.options import drawable, finite
 
 if TYPE_CHECKING:
     from penstock.domain.cluster import Cluster
@@ -50,26 +51,6 @@ class PackingName(StrEnum):
 
     WHOLE_GPU = "whole-gpu"
     PER_STAGE = "per-stage"
-
-
-def finite(value: float | None) -> float | None:
-    """Refuse infinity and what is not a number: every bound lets the latter pass."""
-    if value is not None and not math.isfinite(value):
-        raise typer.BadParameter(f"{value} is not a finite number")
-    return value
-
-
-def drawable(path: Path | None) -> Path | None:
-    """Refuse a picture in an unknown format, before anything takes long.
-
-    Raises:
-        InvalidSettings: the suffix names no format.
-    """
-    if path is not None:
-        from penstock.pictures.canvas import check_suffix
-
-        check_suffix(path)
-    return path
 
 
 class Asked(TypedDict, total=False):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TypeAlias
 
@@ -95,6 +95,17 @@ class CandidatePath:
     def instance_rps(self) -> float:
         """Throughput with one instance in each pool."""
         return 1 / max(self.load(position) for position in range(len(self.pools)))
+
+    def filling_at(self, rate_rps: float, factor: float) -> CandidatePath:
+        """Return the path with the allowance for batches that fill at another rate.
+
+        Args:
+            rate_rps: samples/s of the model.
+            factor: `batch_build_factor` of the options.
+        """
+        build_us = batch_build_us(self.batch, rate_rps, factor)
+        latency_us = self.latency_us - self.batch_build_us + build_us
+        return replace(self, batch_build_us=build_us, latency_us=latency_us)
 
 
 def batch_build_us(batch: int, rate_rps: float, factor: float) -> Micros:

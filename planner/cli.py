@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from penstock.console import note, progress, show_json, show_text
+from penstock.options import drawable, finite
 from planner.asked import (
     AsJson,
     Asked,
@@ -21,7 +22,6 @@ from planner.asked import (
     SolverOption,
     all_but,
     asks,
-    drawable,
     fleet_with,
 )
 
@@ -127,7 +127,8 @@ def explain(
     *,
     asked: Asked,
     seconds: Annotated[
-        float, typer.Option(min=0.1, help="Time for planning each change again.")
+        float,
+        typer.Option(min=0.1, callback=finite, help="Time for planning each change again."),
     ] = 5.0,
     as_json: AsJson = False,
 ) -> None:

@@ -6,13 +6,14 @@ kept as far as both plans have them: another batch size loads nothing. Reads the
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from penstock.domain.ids import GpuClassName, ModelName
-from penstock.domain.plan import ModelPlan, Plan
+from penstock.domain.plan import ModelPlan, Plan, Pool
 from penstock.domain.units import Micros
 from planner.usage import cost_per_hour, gpus_used
 
@@ -31,7 +32,10 @@ class StageName(NamedTuple):
 
 
 _Route: TypeAlias = tuple[StageName, ...]
-_Carried: TypeAlias = list[tuple[float, tuple[int, ...]]]  # throughput and batches of each
+_Held: TypeAlias = Sequence[tuple[int, int]]  # instances and batch of each pool of a stage
+_Carried: TypeAlias = Sequence[tuple[float, tuple[int, ...]]]  # throughput and batches of each
+
+K = TypeVar("K", StageName, _Route)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,74 +204,74 @@ def _class_changes(old: Plan, new: Plan) -> tuple[ClassChange, ...]:
 def _stage_changes(
     name: ModelName, old: ModelPlan | None, new: ModelPlan | None
 ) -> list[StageChange]:
-    before, after = _stages(old), _stages(new)
     return [
         StageChange(
             model=name,
             stage=stage,
-            instances=(_held(before, stage), _held(after, stage)),
-            batches=(_batches(before, stage), _batches(after, stage)),
+            instances=(_instances(before), _instances(after)),
+            batches=(_batches(before), _batches(after)),
         )
-        for stage in sorted(_either(list(before), list(after)))
+        for stage, before, after in _side_by_side(_stages(old), _stages(new))
     ]
-
-
-def _stages(model: ModelPlan | None) -> dict[StageName, list[tuple[int, int]]]:
-    """Return instances and batch of each pool, by stage."""
-    found: dict[StageName, list[tuple[int, int]]] = {}
-    for pool in model.pools if model else ():
-        stage = StageName(pool.first_block, pool.end_block, pool.gpu_class, pool.share)
-        found.setdefault(stage, []).append((pool.instances, pool.batch))
-    return found
-
-
-def _held(stages: Mapping[StageName, Sequence[tuple[int, int]]], stage: StageName) -> int:
-    return sum(instances for instances, _ in stages.get(stage, ()))
-
-
-def _batches(
-    stages: Mapping[StageName, Sequence[tuple[int, int]]], stage: StageName
-) -> tuple[int, ...]:
-    return tuple(sorted({batch for _, batch in stages.get(stage, ())}))
 
 
 def _pipeline_changes(
     name: ModelName, old: ModelPlan | None, new: ModelPlan | None
 ) -> list[PipelineChange]:
-    before, after = _routes(old), _routes(new)
     return [
         PipelineChange(
             model=name,
             stages=stages,
-            rps=(_flow(before, stages), _flow(after, stages)),
-            batches=(_sizes(before, stages), _sizes(after, stages)),
+            rps=(_flow(before), _flow(after)),
+            batches=(_sizes(before), _sizes(after)),
         )
-        for stages in sorted(_either(list(before), list(after)))
+        for stages, before, after in _side_by_side(_routes(old), _routes(new))
     ]
 
 
-def _routes(model: ModelPlan | None) -> dict[_Route, _Carried]:
-    """Return throughput and batches of each pipeline, by its stages."""
-    found: dict[_Route, _Carried] = {}
+def _side_by_side(
+    old: Mapping[K, Sequence[T]], new: Mapping[K, Sequence[T]]
+) -> list[tuple[K, Sequence[T], Sequence[T]]]:
+    """Return what each has under a key, for the keys of either; nothing where one lacks it."""
+    return [(key, old.get(key, ()), new.get(key, ())) for key in sorted(old.keys() | new.keys())]
+
+
+def _stages(model: ModelPlan | None) -> Mapping[StageName, _Held]:
+    found: defaultdict[StageName, list[tuple[int, int]]] = defaultdict(list)
+    for pool in model.pools if model else ():
+        found[_stage(pool)].append((pool.instances, pool.batch))
+    return found
+
+
+def _routes(model: ModelPlan | None) -> Mapping[_Route, _Carried]:
+    found: defaultdict[_Route, list[tuple[float, tuple[int, ...]]]] = defaultdict(list)
     if model is None:
         return found
     for pipeline in model.pipelines:
         pools = [model.pool(each) for each in pipeline.pools]
-        stages = tuple(
-            StageName(each.first_block, each.end_block, each.gpu_class, each.share)
-            for each in pools
-        )
         batches = tuple(each.batch for each in pools)
-        found.setdefault(stages, []).append((pipeline.throughput_rps, batches))
+        found[tuple(map(_stage, pools))].append((pipeline.throughput_rps, batches))
     return found
 
 
-def _flow(routes: Mapping[_Route, _Carried], stages: _Route) -> float | None:
-    return sum(rps for rps, _ in routes[stages]) if stages in routes else None
+def _stage(pool: Pool) -> StageName:
+    return StageName(pool.first_block, pool.end_block, pool.gpu_class, pool.share)
 
 
-def _sizes(routes: Mapping[_Route, _Carried], stages: _Route) -> tuple[tuple[int, ...], ...]:
-    return tuple(sorted(batches for _, batches in routes.get(stages, ())))
+def _instances(held: _Held) -> int:
+    return sum(instances for instances, _ in held)
+
+
+def _batches(held: _Held) -> tuple[int, ...]:
+    return tuple(sorted({batch for _, batch in held}))
+
+
+def _flow(carried: _Carried) -> float | None:
+    return sum(rps for rps, _ in carried) if carried else None
+
+
+def _sizes(carried: _Carried) -> tuple[tuple[int, ...], ...]:
+    return tuple(sorted(batches for _, batches in carried))
 
 
 def _close(left: float, right: float) -> bool:

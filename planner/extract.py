@@ -61,12 +61,14 @@ def extract_plan(
 def pool_id(pool: CandidatePool) -> PoolId:
     """Return a readable id: model, position, class, share, blocks (both ends included), batch.
 
-    A pool that belongs to one pipeline alone also names that pipeline's classes.
+    A pool that belongs to one pipeline alone also names that pipeline's classes, joined by hyphens;
+    a hyphen within a name is doubled, so that no two routes read alike: no name begins with one.
     """
     blocks = f"{pool.first_block}-{pool.end_block - 1}"
     gpu_class = f"{pool.gpu_class.name}.1of{pool.m}"
-    route = f".of-{'-'.join(pool.route)}" if pool.route else ""
-    return PoolId(f"{pool.model}.{pool.position}.{gpu_class}.{blocks}.b{pool.batch}{route}")
+    route = "-".join(name.replace("-", "--") for name in pool.route)
+    of_route = f".of-{route}" if route else ""
+    return PoolId(f"{pool.model}.{pool.position}.{gpu_class}.{blocks}.b{pool.batch}{of_route}")
 
 
 def _model_plan(

@@ -17,10 +17,11 @@ from penstock.domain.plan import ObjectiveUnit, Plan
 from planner.baselines import no_partition
 from planner.inputs import PlannerInputs, Profiles, gather_inputs
 from planner.paths import PathTable, enumerate_paths
+from planner.planning import solver_settings
 from planner.relaxation import Relaxation, relax
 from planner.search import estimate_rates
-from planner.solve import SolverName, SolverSettings
-from planner.sought import Cheapest, Task, task_of
+from planner.solve import SolverName
+from planner.sought import Task, task_of
 from planner.usage import gpus_used
 from planner.variants import try_plan, with_one_more, with_slos
 
@@ -207,13 +208,7 @@ class _Views:
         solver: SolverName,
     ) -> None:
         self._cluster, self._profiles, self._partition = cluster, profiles, partition
-        options = cluster.options
-        settings = SolverSettings(
-            solver=solver,
-            deadline=time.perf_counter() + seconds,
-            relative_gap=options.relative_gap,
-            seed=options.seed,
-        )
+        settings = solver_settings(cluster.options, solver, time.perf_counter() + seconds)
         inputs = self._inputs(cluster)
         self._rates = estimate_rates(inputs, settings)
         self.task = task_of(inputs)
@@ -227,16 +222,15 @@ class _Views:
     def _relaxed(self, task: Task, tables: Sequence[PathTable]) -> Relaxation:
         found = relax(task, tables)
         if found is None:
-            return Relaxation(bound=0.0, price={}, worth={}, shortfall=True)
+            return Relaxation(bound=0.0, scarcity={}, price={}, worth={}, shortfall=True)
         return found
 
     def shadow_price(self, name: GpuClassName) -> float:
         """Return what one more GPU of a class would be worth to the relaxation."""
         if self.task.limits.max_price is not None:
-            # The prices of the duals hold what the cap makes of a GPU's cost as well.
+            # The cap ends what more of a class is worth, often well within one GPU.
             return self._gained(self._inputs(with_one_more(self._cluster, name)), self._tables)
-        spent = self.task.sought.price[name] if isinstance(self.task.sought, Cheapest) else 0.0
-        return max(0.0, self.relaxation.price.get(name, 0.0) - spent)
+        return self.relaxation.scarcity.get(name, 0.0)
 
     def slo_gain(self, model: ModelName | None) -> float:
         """Return what a longer SLO would be worth to the relaxation."""

@@ -52,12 +52,7 @@ def make_plan(
     inputs = gather_inputs(cluster, profiles)
     _check_blocks(profiles, blocks_digests)
     options = cluster.options
-    settings = SolverSettings(
-        solver=solver,
-        deadline=started + options.time_limit_s,
-        relative_gap=options.relative_gap,
-        seed=options.seed,
-    )
+    settings = solver_settings(options, solver, started + options.time_limit_s)
     solution = find_solution(
         inputs if partition else no_partition(inputs),
         settings,
@@ -81,6 +76,16 @@ def make_plan(
     if faults:
         raise InvariantViolation("the planner made a faulty plan: " + "; ".join(faults))
     return plan
+
+
+def solver_settings(options: PlannerOptions, solver: SolverName, deadline: float) -> SolverSettings:
+    """Return how to solve by a cluster's options until a deadline of `time.perf_counter`."""
+    return SolverSettings(
+        solver=solver,
+        deadline=deadline,
+        relative_gap=options.relative_gap,
+        seed=options.seed,
+    )
 
 
 def solve_report(

@@ -5,8 +5,9 @@ the GPUs of each class that one sample/s keeps busy. Rows are models and classes
 enter when their price says so (column generation): all paths are priced by one matrix product.
 
     max z     Σ flow ≥ weight · z,  Σ flow ≥ rate     per model        (dual: `worth` of a sample/s)
-              Σ use · flow ≤ count                    per GPU class    (dual: `price` of a GPU)
+              Σ use · flow ≤ count                    per GPU class    (dual: `scarcity` of a GPU)
 
+The `price` of a GPU is its scarcity and what it costs besides: where prices are sought or capped.
 Reduced cost of a path = Σ price · use − worth of its model: what one sample/s on it loses.
 """
 
@@ -34,12 +35,14 @@ class Relaxation:
 
     Attributes:
         bound: no plan has a better value.
-        price: of one more GPU, by class, in units of the value.
-        worth: of one more sample/s of a model's demand met, likewise.
+        scarcity: worth of one more GPU, by class, in units of the value.
+        price: what using a GPU costs, likewise: its scarcity, and its price where that counts.
+        worth: of one more sample/s of a model's demand met.
         shortfall: the rates asked for are out of reach even of the relaxation.
     """
 
     bound: float
+    scarcity: Mapping[GpuClassName, float]
     price: Mapping[GpuClassName, float]
     worth: Mapping[ModelName, float]
     shortfall: bool
@@ -149,13 +152,13 @@ class _Master:
         cap_price = 0.0 if self._price is None else abs(duals[self._price])
         base = task.sought.price if isinstance(task.sought, Cheapest) else {}
         gained = 1.0 if isinstance(task.sought, Goodput) else 0.0
+        scarcity = {name: abs(duals[row]) for name, row in self._count.items()}
         return Relaxation(
             bound=result.objective_value(),
+            scarcity=scarcity,
             price={
-                name: abs(duals[row])
-                + cap_price * task.limits.price.get(name, 0.0)
-                + base.get(name, 0.0)
-                for name, row in self._count.items()
+                name: scarce + cap_price * task.limits.price.get(name, 0.0) + base.get(name, 0.0)
+                for name, scarce in scarcity.items()
             },
             worth={
                 model.name: abs(duals[serve]) + abs(duals[rate]) + gained

@@ -11,13 +11,11 @@ what it does sustain, until batches fill at least as fast as was assumed.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 
 from penstock.domain.errors import PlanningFailed
-from penstock.domain.ids import ModelName
 from planner.baselines import no_partition
-from planner.candidates import CandidatePath, Rates, batch_build_us
+from planner.candidates import Rates
 from planner.infeasible import infeasible
 from planner.inputs import PlannerInputs
 from planner.optimise import optimise
@@ -116,17 +114,13 @@ def best_solution(
     return solution
 
 
-def _slowed(
-    inputs: PlannerInputs, solution: Solution, rates: Mapping[ModelName, float]
-) -> Solution | None:
+def _slowed(inputs: PlannerInputs, solution: Solution, rates: Rates) -> Solution | None:
     """Return the solution with batches that fill at lower rates; None if an SLO breaks."""
     factor = inputs.options.batch_build_factor
-    flows: dict[CandidatePath, float] = {}
     budgets = {model.served.name: model.budget_us for model in inputs.models}
-    for path, flow in solution.flows.items():
-        build_us = batch_build_us(path.batch, rates[path.model], factor)
-        latency_us = path.latency_us - path.batch_build_us + build_us
-        if latency_us > budgets[path.model]:
-            return None
-        flows[replace(path, batch_build_us=build_us, latency_us=latency_us)] = flow
+    flows = {
+        path.filling_at(rates[path.model], factor): flow for path, flow in solution.flows.items()
+    }
+    if any(path.latency_us > budgets[path.model] for path in flows):
+        return None
     return replace(solution, flows=flows)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from penstock.console import note, progress, show_json, show_text
+from penstock.options import finite
 from planner.asked import (
     AsJson,
     Asked,
@@ -22,7 +23,6 @@ from planner.asked import (
     SolverOption,
     all_but,
     asks,
-    finite,
     fleet_with,
 )
 

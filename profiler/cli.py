@@ -15,6 +15,7 @@ import typer
 
 from penstock.console import progress
 from penstock.domain.errors import InvalidGraph, InvalidInput, InvalidSettings, UnknownName
+from penstock.options import finite
 from profiler.report import show_cut, show_profiles
 
 if TYPE_CHECKING:
@@ -91,7 +92,9 @@ def profile(
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     repeats: Annotated[int, typer.Option(min=5, help="Timed runs of each cell.")] = 30,
-    seconds: Annotated[float, typer.Option(min=0, help="Time for a cell, at most.")] = 2.0,
+    seconds: Annotated[
+        float, typer.Option(min=0, callback=finite, help="Time for a cell, at most.")
+    ] = 2.0,
     as_json: AsJson = False,
 ) -> None:
     """Measure a model's blocks on this device.

@@ -9,6 +9,7 @@ import typer
 
 from penstock.console import progress, show, show_json
 from penstock.domain.units import micros_from_seconds
+from penstock.options import drawable, finite
 
 if TYPE_CHECKING:
     from simulator.simulate import Simulation
@@ -17,21 +18,33 @@ if TYPE_CHECKING:
 def simulate(
     plan: Annotated[Path, typer.Argument(help="The plan to run.")],
     load: Annotated[
-        float, typer.Option(min=0.001, help="Offered rate, as a multiple of the planned one.")
+        float,
+        typer.Option(
+            min=0.001, callback=finite, help="Offered rate, as a multiple of the planned one."
+        ),
     ] = 0.9,
     arrivals: Annotated[str, typer.Option(help="Arrival law: poisson or constant.")] = "poisson",
     trace: Annotated[
         Path | None, typer.Option(help="Arrivals from a CSV file instead of a law.")
     ] = None,
-    duration: Annotated[float, typer.Option(min=0.1, help="Seconds of offered load.")] = 30.0,
-    warmup: Annotated[float, typer.Option(min=0.0, help="Seconds at the start not counted.")] = 0.0,
+    duration: Annotated[
+        float, typer.Option(min=0.1, callback=finite, help="Seconds of offered load.")
+    ] = 30.0,
+    warmup: Annotated[
+        float, typer.Option(min=0.0, callback=finite, help="Seconds at the start not counted.")
+    ] = 0.0,
     policy: Annotated[str, typer.Option(help="Batching policy.")] = "reservation",
     routing: Annotated[str, typer.Option(help="Routing policy.")] = "least-queueing",
     jitter: Annotated[
-        float, typer.Option(min=0.0, help="Sigma of the log-normal factor on compute times.")
+        float,
+        typer.Option(
+            min=0.0, callback=finite, help="Sigma of the log-normal factor on compute times."
+        ),
     ] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of arrivals and jitter.")] = 0,
-    plot: Annotated[Path | None, typer.Option(help="Draw a timeline: png, svg or html.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(callback=drawable, help="Draw a timeline: png, svg or html.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write one CSV line per request.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -134,7 +134,7 @@ class SolveReport:
     """How the plan was found.
 
     Attributes:
-        formulation: ``general``, ``compat`` or ``no-partition``.
+        formulation: ``general``, ``compat``, ``no-partition`` or ``dart-r``.
         status: ``optimal`` (to the gap asked for) or ``feasible`` (stopped before).
         objective_rps: least throughput divided by weight over the models, whatever was sought.
         value: of the objective sought, in `unit`.

@@ -15,6 +15,7 @@ from bench.fleets import A100, KINDS, L4, T4, Shape, counts, make_fleet
 from bench.planned import Lines, Timed, make_timed
 from penstock.domain.cluster import PlannerOptions
 from penstock.domain.errors import InvalidSettings, PlanningFailed
+from penstock.domain.ids import GpuClassName
 from planner.baselines import no_partition
 from planner.published import configurations
 from planner.replan import running_stages
@@ -300,7 +301,7 @@ def test_some_blocks_gain_much_from_a_fast_gpu_and_some_little() -> None:
     ratios = []
     for (model, gpu_class), profile in profiles.items():
         if gpu_class == "T4":
-            fast = profiles[model, A100.name]  # type: ignore[index]  # a name is a name
+            fast = profiles[model, GpuClassName(A100.name)]
             ratios += [
                 slow.latency_mean_us / quick.latency_mean_us
                 for slow, quick in zip(profile.rows, fast.rows, strict=True)

@@ -4,13 +4,11 @@ from dataclasses import fields
 from inspect import signature
 from pathlib import Path
 
-import pytest
 import typer
 from typer.testing import CliRunner
 
 from penstock.domain.cluster import PlannerOptions
-from penstock.domain.errors import InvalidSettings
-from planner.asked import AsJson, Asked, all_but, asks, drawable
+from planner.asked import AsJson, Asked, all_but, asks
 
 
 def test_all_options_are_the_planners() -> None:
@@ -55,10 +53,3 @@ def test_options_stand_where_the_verb_has_them() -> None:
 
     assert list(signature(verb).parameters) == ["path", "mode", "seed", "as_json"]
     assert (verb.__name__, verb.__doc__) == ("verb", "Do it.")
-
-
-def test_only_known_formats_are_drawable() -> None:
-    assert drawable(None) is None
-    assert drawable(Path("map.svg")) == Path("map.svg")
-    with pytest.raises(InvalidSettings, match=r"map\.doc"):
-        drawable(Path("map.doc"))

@@ -7,12 +7,15 @@ import pytest
 
 from penstock.domain.cluster import Cluster
 from penstock.domain.errors import InvalidPlan
-from planner.inputs import Profiles
+from planner.inputs import Profiles, gather_inputs
 from planner.outlook import Gain, look_ahead, plannings
 from planner.outlook_words import outlook_facts, outlook_text
+from planner.paths import enumerate_paths
 from planner.planning import make_plan
+from planner.relaxation import relax
+from planner.sought import task_of
 from planner.variants import as_planned, with_one_more, with_options, with_rates, with_slos
-from tests.unit.planner.fleets import mixed_fleet
+from tests.unit.planner.fleets import DIGITS, mixed_fleet
 
 
 def priced(cluster: Cluster, *prices: float) -> Cluster:
@@ -75,6 +78,20 @@ def test_cheaper_is_better_where_cost_is_sought() -> None:
     assert all(each.shadow_price >= 0 for each in outlook.classes)
     assert all(each.gain.found is not None and each.gain.found >= 0 for each in outlook.classes)
     assert "in per hour less than" in outlook_text(outlook, plan)
+
+
+@pytest.mark.parametrize("objective", ["max-min", "least-cost"])
+def test_using_a_gpu_costs_its_scarcity_and_its_price_where_that_is_sought(objective: str) -> None:
+    cluster, profiles = fleet()
+    asked = with_options(with_rates(cluster, 110.0), {"objective": objective})
+    inputs = gather_inputs(asked, profiles)
+    relaxation = relax(task_of(inputs), enumerate_paths(inputs, {DIGITS: 110.0}))
+    assert relaxation is not None
+    paid = {each.name: each.price_per_hour or 0.0 for each in asked.gpu_classes}
+    for name, scarcity in relaxation.scarcity.items():
+        sought = paid[name] if objective == "least-cost" else 0.0
+        assert relaxation.price[name] == pytest.approx(scarcity + sought)
+    assert sum(relaxation.scarcity.values()) > 0 or objective == "least-cost"
 
 
 def test_every_planning_ticks() -> None:

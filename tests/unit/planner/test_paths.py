@@ -55,6 +55,23 @@ def test_latency_adds_stages_transfers_hops_and_batch_building() -> None:
     assert path.latency_us == 12_000 + 18_000 + 2 * 80 + 3 * 500 + 13_000
 
 
+def test_a_path_filling_at_another_rate_is_the_one_enumerated_at_that_rate() -> None:
+    given = inputs(200, rebatch=True)
+    quick, slow = (enumerate_paths(given, {DIGITS: rate}) for rate in (math.inf, 50.0))
+    expected = {shape(path): path for path in slow}
+    assert any(path.batch_build_us for path in slow)
+    for path in quick:
+        if shape(path) in expected:
+            slower = path.filling_at(50.0, given.options.batch_build_factor)
+            same = expected[shape(path)]
+            assert (slower.batch_build_us, slower.latency_us) == (
+                same.batch_build_us,
+                same.latency_us,
+            )
+            back = slower.filling_at(math.inf, given.options.batch_build_factor)
+            assert (back.batch_build_us, back.latency_us) == (0, path.latency_us)
+
+
 @pytest.mark.parametrize(("slo_ms", "fits"), [(36.0, True), (35.9, False)])
 def test_the_slo_bounds_latency_and_margin(slo_ms: float, fits: bool) -> None:
     # Whole on half of fast: 28 ms + 2 hops of 0.5 ms = 29 ms, and 36 ms − a margin of 7 ms.
