@@ -12,13 +12,15 @@ Knows one model at a time and nothing of solvers; what fits together is `planner
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 
+from penstock.domain.ids import GpuClassName
+from planner.candidates import CandidatePool
 from planner.paths import Floats, Ints, PathTable
 
 CELLS = 2000  # of the demand: an item is counted to the cell below, which costs half a cell at most
@@ -33,6 +35,31 @@ _DEARER = 0.02  # relative: what a bundle may cost more than the cheapest
 _FULL = 1e-9  # instances: a pool this little over full is full
 
 Units: TypeAlias = tuple[int, ...]
+Flows: TypeAlias = tuple[tuple[int, float], ...]  # path, samples/s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """How GPUs are counted, and what they cost, class by class.
+
+    Attributes:
+        names: of the classes.
+        count: GPUs there are.
+        price: of a GPU, in any unit.
+        per_gpu: units that a GPU is counted in: a multiple of every share's denominator; 1 if a
+            pool's GPUs are its own.
+    """
+
+    names: tuple[GpuClassName, ...]
+    count: Floats
+    price: Floats
+    per_gpu: tuple[int, ...]
+
+    @property
+    def unit_prices(self) -> Floats:
+        """Price of a unit."""
+        prices: Floats = self.price / np.array(self.per_gpu)
+        return prices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,33 +86,25 @@ class Bundle:
         units: parts of GPUs that they take, by class, in pools of their own.
     """
 
-    flows: tuple[tuple[int, float], ...]
+    flows: Flows
     units: Units
 
 
-def list_items(
-    table: PathTable,
-    costs: Floats,
-    worth: float,
-    prices: Floats,
-    demand: float,
-    per_gpu: Sequence[int],
-) -> Items:
+def list_items(table: PathTable, costs: Floats, worth: float, demand: float, terms: Terms) -> Items:
     """Return the items of one model's paths.
 
     Args:
         table: the paths.
         costs: their reduced costs, per sample/s.
         worth: of a sample/s.
-        prices: of a GPU, per class.
         demand: samples/s; no item is much larger.
-        per_gpu: units that a GPU of each class is counted in; 1: models share none.
+        terms: prices and units.
     """
     most = min(_PATHS, len(costs))
     near = np.sort(np.argpartition(costs, most - 1)[:most])
     near = near[costs[near] <= _REACH * worth]
     lots = [
-        _filling(table, near, position, prices, demand, worth, per_gpu)
+        _filling(table, near, position, worth, demand, terms)
         for position in range(table.stages.shape[1])
     ]
     return _thinned(
@@ -94,19 +113,13 @@ def list_items(
             flow=np.concatenate([each.flow for each in lots]),
             units=np.concatenate([each.units for each in lots]),
         ),
-        prices / np.array(per_gpu),
+        terms.unit_prices,
         demand,
     )
 
 
 def _filling(
-    table: PathTable,
-    near: Ints,
-    position: int,
-    prices: Floats,
-    demand: float,
-    worth: float,
-    per_gpu: Sequence[int],
+    table: PathTable, near: Ints, position: int, worth: float, demand: float, terms: Terms
 ) -> Items:
     """Return the items that fill a path's pool at one position."""
     load = table.loads[near, position]
@@ -114,9 +127,9 @@ def _filling(
     which = np.repeat(np.arange(len(near)), times)
     nth = np.arange(len(which)) - np.repeat(np.cumsum(times) - times, times) + 1
     flow = nth / load[which]
-    units = table.units(near[which], flow, per_gpu)
-    waste = units @ (prices / np.array(per_gpu)) - worth * np.minimum(flow, demand)
-    kept = waste <= max(_WASTE * worth * demand, _IDLE * float(prices.max()))
+    units = table.units(near[which], flow, terms.per_gpu)
+    waste = units @ terms.unit_prices - worth * np.minimum(flow, demand)
+    kept = waste <= max(_WASTE * worth * demand, _IDLE * float(terms.price.max()))
     return Items(path=near[which[kept]], flow=flow[kept], units=units[kept])
 
 
@@ -134,71 +147,88 @@ def _cells(flow: Floats, demand: float) -> Ints:
     return cells
 
 
-def cheapest(items: Items, unit_prices: Floats, demand: float) -> list[Bundle]:
-    """Return the cheapest bundle for a demand and others hardly dearer; empty if there is none.
-
-    Args:
-        items: of one model, listed for this demand or a greater one.
-        unit_prices: of a unit, per class.
-        demand: samples/s.
-    """
-    best, item = _best_items(items, unit_prices, demand)
-    shorter = [best]
-    parts: list[Ints] = []
-    for _ in range(PARTS - 2):
-        longer, part = _joined(shorter[-1], best)
-        shorter.append(longer)
-        parts.append(part)
-    ends = shorter[-1][::-1] + best  # the last item carries as many cells as its place tells
-    least = float(ends.min())
-    if not np.isfinite(least):
-        return []
-    chosen = np.argsort(ends, kind="stable")[:_BUNDLES]
-    found: dict[Units, Bundle] = {}
-    for last in chosen[ends[chosen] <= least * (1 + _DEARER)].tolist():
-        bundle = _bundle(items, [item[cells] for cells in _split(last, parts)])
-        found.setdefault(bundle.units, bundle)
-    return list(found.values())
+def instances_of(table: PathTable, flows: Flows) -> dict[CandidatePool, int]:
+    """Return the instances that flows take; what two paths have in common is shared."""
+    busy: defaultdict[CandidatePool, float] = defaultdict(float)
+    paths = table.candidates(np.array([path for path, _ in flows], dtype=np.int64))
+    for path, (_, flow) in zip(paths, flows, strict=True):
+        for position, pool in enumerate(path.pools):
+            busy[pool] += path.load(position) * flow
+    return {pool: math.ceil(load - _FULL) for pool, load in busy.items()}
 
 
-def _best_items(items: Items, unit_prices: Floats, demand: float) -> tuple[Floats, Ints]:
+def bundle_of(table: PathTable, flows: Flows, terms: Terms) -> Bundle:
+    """Return flows with what they take together."""
+    units = [0] * len(terms.names)
+    for pool, count in instances_of(table, flows).items():
+        at = terms.names.index(pool.gpu_class.name)
+        units[at] += -(-count * terms.per_gpu[at] // pool.m)
+    return Bundle(flows=flows, units=tuple(units))
+
+
+class Cover:
+    """The cheapest ways for items to carry a demand."""
+
+    def __init__(self, items: Items, unit_prices: Floats, demand: float) -> None:
+        """Find them.
+
+        Args:
+            items: of one model, listed for this demand or a greater one.
+            unit_prices: of a unit, per class.
+            demand: samples/s.
+        """
+        self._items = items
+        cells = _cells(items.flow, demand)
+        self._best, self._item = _best_items(cells, items.units @ unit_prices)
+        self._shorter = self._best  # of one item less than a bundle has
+        self._parts: list[Ints] = []
+        for _ in range(PARTS - 2):
+            self._shorter, part = _joined(self._shorter, self._best)
+            self._parts.append(part)
+
+    def bundles(self) -> list[Bundle]:
+        """Return the cheapest bundle and others hardly dearer; empty if there is none."""
+        ends = self._shorter[::-1] + self._best  # the last item carries as many cells as its place
+        least = float(ends.min())
+        if not np.isfinite(least):
+            return []
+        chosen = np.argsort(ends, kind="stable")[:_BUNDLES]
+        items = self._chosen_items(chosen[ends[chosen] <= least * (1 + _DEARER)])
+        units = np.where(items[:, :, None] >= 0, self._items.units[items], 0).sum(axis=1)
+        _, first = np.unique(units, axis=0, return_index=True)
+        return [self._bundle(items[row], units[row]) for row in np.sort(first)]
+
+    def _chosen_items(self, last: Ints) -> Ints:
+        """Return (bundles, parts) items, from how many cells the last one carries; -1: none."""
+        carried = [last]
+        left = CELLS - last
+        for part in reversed(self._parts):
+            carried.append(part[left])
+            left = np.maximum(0, left - part[left])
+        return self._item[np.stack([*carried, left], axis=1)]
+
+    def _bundle(self, items: Ints, units: Ints) -> Bundle:
+        flows: defaultdict[int, float] = defaultdict(float)
+        for item in items[items >= 0]:
+            flows[int(self._items.path[item])] += float(self._items.flow[item])
+        return Bundle(flows=tuple(flows.items()), units=tuple(units.tolist()))
+
+
+def _best_items(cells: Ints, cost: Floats) -> tuple[Floats, Ints]:
     """Return the least cost of one item that carries so many cells at least, and which it is."""
-    cost = items.units @ unit_prices
-    cells = _cells(items.flow, demand)
     best, item = np.full(CELLS + 1, np.inf), np.full(CELLS + 1, -1, dtype=np.int64)
     order = np.argsort(-cost, kind="stable")  # of equal cells the cheapest is written last
     best[cells[order]], item[cells[order]] = cost[order], order
-    for cell in range(CELLS - 1, -1, -1):
-        if best[cell + 1] < best[cell]:
-            best[cell], item[cell] = best[cell + 1], item[cell + 1]
     best[0], item[0] = 0.0, -1
-    return best, item
+    downwards = best[::-1]
+    least = np.minimum.accumulate(downwards)
+    source = np.maximum.accumulate(np.where(downwards <= least, np.arange(CELLS + 1), 0))
+    return least[::-1], item[::-1][source][::-1]
 
 
 def _joined(left: Floats, right: Floats) -> tuple[Floats, Ints]:
     """Return the least cost of any number of cells split in two, and the right one's part."""
-    least, part = left.copy(), np.zeros(CELLS + 1, dtype=np.int64)
-    for cells in range(1, CELLS + 1):
-        costs = left[cells::-1] + right[: cells + 1]
-        part[cells] = costs.argmin()
-        least[cells] = costs[part[cells]]
-    return least, part
-
-
-def _split(last: int, parts: Sequence[Ints]) -> Iterator[int]:
-    """Yield the cells that each item of a bundle carries."""
-    yield last
-    cells = CELLS - last
-    for part in reversed(parts):
-        yield int(part[cells])
-        cells -= int(part[cells])
-    yield cells
-
-
-def _bundle(items: Items, chosen: Sequence[np.int64]) -> Bundle:
-    numbers = [int(each) for each in chosen if each >= 0]
-    flows: defaultdict[int, float] = defaultdict(float)
-    for number in numbers:
-        flows[int(items.path[number])] += float(items.flow[number])
-    units = items.units[numbers].sum(axis=0)
-    return Bundle(flows=tuple(flows.items()), units=tuple(units.tolist()))
+    steps = np.flatnonzero(right < np.append(right[1:], np.inf))  # only there it may end
+    costs = left[np.maximum(0, np.arange(CELLS + 1) - steps[:, None])] + right[steps, None]
+    which = costs.argmin(axis=0)
+    return costs[which, np.arange(CELLS + 1)], steps[which]

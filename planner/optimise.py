@@ -26,8 +26,10 @@ import numpy as np
 from penstock.domain.errors import PlanningFailed
 from penstock.domain.plan import SolvePhase
 from planner.assemble import Assembler
+from planner.bundles import Bundle
 from planner.decompose import TargetSearch
 from planner.formulation import Formulation, Group, Problem, formulate
+from planner.keepers import Keepers
 from planner.paths import Floats, Ints, PathTable
 from planner.relaxation import Relaxation, relax
 from planner.replan import Running, keep_running, kept_instances
@@ -48,12 +50,14 @@ _FEW_PATHS = 300  # of all models: so few are searched at once, without bundles 
 _NEAR_PATHS = 120  # per model, for the incumbent
 _NEAR_NODES = 50
 _TARGETS = 6  # that bundles are tried at
+_EASY = 0.015  # relative: so much below what the cheapest bundles would allow is the first
 _DOWN = 0.5  # of what a target that failed was below the bound: so much lower is the next
 _SEARCH_NODES = 60  # when decomposition comes after
 _NEAR_GAP = 1e-3
 _EXCEEDS = 1e-9  # relative: closer than this, two prices are the same
 _NOTHING = 1e-7  # relative to the bound
-_IMPROVING = 0.65  # of the time, where instances are to be kept in what is left of it
+_IMPROVING = 0.5  # of the time, where instances are to be kept in what is left of it
+_TOO_SHORT_S = 2.0  # to better what bundles found: it is better spent on keeping instances
 _KEEPING_PATHS = (0, 20, 120)  # per model, besides those that run
 _KEEPING_GAP = 1e-3  # relative: a plan worse by less is as good, if it keeps more instances
 
@@ -128,14 +132,10 @@ def optimise(
     state = _State(task, settings, relaxation, bound=relaxation.bound)
     state.phases["relaxation"] = time.perf_counter() - started
     try:
-        if running is not None:
-            soon = time.perf_counter() + _IMPROVING * settings.left_s
-            state.settings = replace(settings, deadline=min(settings.deadline, soon))
-        _improve(state, tables)
-        state.settings = settings
-        if running is not None and state.best is not None and not state.interrupted:
-            with state.phase("keeping"):
-                _keep(state, tables, running)
+        if running:
+            _improve_and_keep(state, tables, running)
+        else:
+            _improve(state, tables, *_bundlers(state, tables, None))
     except KeyboardInterrupt:
         state.interrupted = True
         settings.stopped.set()
@@ -174,17 +174,60 @@ def _told(state: _State) -> Solution:
     )
 
 
-def _improve(state: _State, tables: Sequence[PathTable]) -> None:
+def _improve_and_keep(state: _State, tables: Sequence[PathTable], running: Running) -> None:
+    """Find the best in a part of the time; in the rest trade it for one that keeps more."""
+    settings = state.settings
+    soon = time.perf_counter() + _IMPROVING * settings.left_s
+    assembler, keepers = _bundlers(state, tables, running)
+    state.settings = replace(settings, deadline=min(settings.deadline, soon))
+    _improve(state, tables, assembler, keepers)
+    state.settings = settings
+    if state.best is None or state.interrupted:
+        return
+    with state.phase("keeping"):
+        if keepers is None:
+            _keep_among_paths(state, tables, running)
+        else:
+            _keep_among_bundles(state, keepers, running)
+
+
+def _bundlers(
+    state: _State, tables: Sequence[PathTable], running: Running | None
+) -> tuple[Assembler | None, Keepers | None]:
+    """Return what finds bundles, and those that keep what runs; None where bundles do not help.
+
+    They need demands that are known, models that meet at the GPU counts only, and many paths: few
+    are searched at once.
+    """
+    task = state.task
+    capped = task.limits.max_price is not None and not task.minimises_price
+    if isinstance(task.sought, Goodput) or task.exclusive or capped:
+        return None, None
+    if not running and sum(map(len, tables)) <= _FEW_PATHS:
+        return None, None
+    with state.phase("bundles"):
+        assembler = Assembler(task, tables, state.relaxation)
+    return assembler, Keepers(assembler, running, state.settings) if running else None
+
+
+def _improve(
+    state: _State,
+    tables: Sequence[PathTable],
+    assembler: Assembler | None,
+    keepers: Keepers | None,
+) -> None:
     costs = [_reduced_costs(state, table) for table in tables]
     if state.task.exclusive:
         costs = [
             _only(table.undominated(), each) for table, each in zip(tables, costs, strict=True)
         ]
     everything = sum(int(np.isfinite(each).sum()) for each in costs)
-    if everything > _FEW_PATHS and _takes_bundles(state.task):
+    if assembler is not None:
         with state.phase("bundles"):
-            _assemble(state, tables)
+            _assemble(state, assembler, keepers)
     if state.best is not None and not state.open:
+        return
+    if state.best is not None and keepers is not None and state.settings.left_s < _TOO_SHORT_S:
         return
     with state.phase("incumbent"):
         near = _problem(state.task, tables, [_nearest(each, _NEAR_PATHS) for each in costs])
@@ -209,20 +252,13 @@ def _improve(state: _State, tables: Sequence[PathTable]) -> None:
             _decompose(state, problem)
 
 
-def _takes_bundles(task: Task) -> bool:
-    """Tell whether demands are known, and models meet at the GPU counts only."""
-    capped = task.limits.max_price is not None and not task.minimises_price
-    return not (isinstance(task.sought, Goodput) or task.exclusive or capped)
-
-
-def _assemble(state: _State, tables: Sequence[PathTable]) -> None:
+def _assemble(state: _State, assembler: Assembler, keepers: Keepers | None) -> None:
     """Find a first solution out of bundles; for max-min, the greatest target they reach."""
-    assembler = Assembler(state.task, tables, state.relaxation, state.settings)
     if not isinstance(state.task.sought, MaxMin):
-        _fit(state, assembler, state.bound)
+        _fit(state, assembler, state.bound, () if keepers is None else keepers.cheap(state.bound))
         return
-    low, high = 0.0, state.bound
-    target = high / max(1.0, assembler.share(high)) * (1 - _NEAR_GAP)
+    low, high = 0.0, state.bound / max(1.0, assembler.share(state.bound))
+    target = high * (1 - _EASY)
     for _ in range(_TARGETS):
         if not state.open or high - low <= _NEAR_GAP * high or target <= 0:
             return
@@ -234,9 +270,11 @@ def _assemble(state: _State, tables: Sequence[PathTable]) -> None:
         target = (low + high) / 2 if low > 0 else high - _DOWN * (state.bound - high)
 
 
-def _fit(state: _State, assembler: Assembler, target: float) -> bool:
+def _fit(
+    state: _State, assembler: Assembler, target: float, more: Sequence[Sequence[Bundle]] = ()
+) -> bool:
     """Take instances that reach a target, if bundles do."""
-    fitting = assembler.fit(target)
+    fitting = assembler.fit(target, state.settings, more)
     if fitting is None:
         return False
     problem, instances = fitting
@@ -246,18 +284,22 @@ def _fit(state: _State, assembler: Assembler, target: float) -> bool:
     return True
 
 
-def _keep(state: _State, tables: Sequence[PathTable], running: Running) -> None:
-    """Trade the best solution for one as good, to the gap asked for, that changes less.
+def _keep_among_bundles(state: _State, keepers: Keepers, running: Running) -> None:
+    best = state.best
+    if best is None:
+        return
+    for problem, instances in keepers.trades(_good_enough(state, best), best.flows):
+        _trade(state, with_flows(problem, instances), running)
 
-    First among the paths that run and those of the best solution: few, and often enough. Then
-    among more and more of those that lose least.
+
+def _keep_among_paths(state: _State, tables: Sequence[PathTable], running: Running) -> None:
+    """Trade the best solution for one as good that changes less, among more and more paths.
+
+    First among those that run and those of the best solution: few, and often enough.
     """
     best = state.best
     if best is None:
         return
-    gap = max(_KEEPING_GAP, state.settings.relative_gap)
-    value = best.value * (1 - gap if state.task.maximise else 1 + gap)
-    most = kept_instances(best.instances, running)
     costs = [_reduced_costs(state, table) for table in tables]
     for near in _KEEPING_PATHS:
         if state.settings.left_s <= 0:
@@ -267,14 +309,24 @@ def _keep(state: _State, tables: Sequence[PathTable], running: Running) -> None:
             for each, table in zip(costs, tables, strict=True)
         ]
         problem = _problem(state.task, tables, chosen)
-        known = dict.fromkeys((*best.flows, *problem.paths))
-        problem = replace(problem, paths=tuple(known))
-        kept = keep_running(problem, running, value, state.settings)
-        if kept is None or loose_groups(state.task, kept.instances):
-            continue
-        if kept_instances(kept.instances, running) > most:
-            most = kept_instances(kept.instances, running)
-            state.best = kept
+        problem = replace(problem, paths=tuple(dict.fromkeys((*best.flows, *problem.paths))))
+        kept = keep_running(problem, running, _good_enough(state, best), state.settings)
+        if kept is not None:
+            _trade(state, kept, running)
+
+
+def _good_enough(state: _State, best: Solution) -> float:
+    """Return the value that a solution must reach to be as good as the best: within the gap."""
+    gap = max(_KEEPING_GAP, state.settings.relative_gap)
+    return best.value * (1 - gap if state.task.maximise else 1 + gap)
+
+
+def _trade(state: _State, kept: Solution, running: Running) -> None:
+    """Take a solution as good as the best if it keeps more instances."""
+    if state.best is None or loose_groups(state.task, kept.instances):
+        return
+    if kept_instances(kept.instances, running) > kept_instances(state.best.instances, running):
+        state.best = kept
 
 
 def _problem(task: Task, tables: Sequence[PathTable], chosen: Sequence[Ints]) -> Problem:

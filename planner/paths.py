@@ -13,7 +13,7 @@ a multiple of it (samples are gathered).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -83,6 +83,7 @@ class PathTable:
         self.loads: Floats = np.empty((0, 1))
         self.use: Floats = np.empty((0, len(self._classes)))
         self._pools: dict[tuple[int, int, tuple[GpuClassName, ...]], CandidatePool] = {}
+        self._paths: dict[int, CandidatePath] = {}
 
     def __len__(self) -> int:
         return len(self.stages)
@@ -116,11 +117,10 @@ class PathTable:
                 moving_us = np.where(crossing, link_us * sharers, 0.0)
                 busy_us[:, side] = np.maximum(busy_us[:, side], moving_us)
         self.loads = np.where(real, busy_us / US_PER_SECOND, 0.0)
-        gpus = self.loads / m
-        self.use = np.stack(
-            [np.where(gpu_class == each, gpus, 0.0).sum(axis=1) for each in range(self._width())],
-            axis=1,
-        )
+        self.use = np.zeros((len(stages), self._width()))
+        for position in range(stages.shape[1]):
+            where = np.arange(len(stages)), gpu_class[:, position]
+            self.use[where] += self.loads[:, position] / m[:, position]
 
     def _width(self) -> int:
         return len(self._classes)
@@ -194,12 +194,18 @@ class PathTable:
         kept = [_least(self.loads, group) for group in groups]
         return np.sort(np.concatenate(kept)) if kept else np.arange(0)
 
-    def running(self, stages: Iterable[StageKey]) -> Ints:
+    def running(self, stages: Container[StageKey]) -> Ints:
         """Return the paths whose stages all run already, at whatever batch."""
-        rows = self._rows
+        return np.flatnonzero((self._runs(stages) | (self.stages < 0)).all(axis=1))
+
+    def touching(self, stages: Container[StageKey]) -> Ints:
+        """Return the paths of which a stage runs already, at whatever batch."""
+        return np.flatnonzero(self._runs(stages).any(axis=1))
+
+    def _runs(self, stages: Container[StageKey]) -> NDArray[np.bool_]:
+        """Return (paths, most stages) whether there is a stage and it runs."""
+        rows, model = self._rows, self.model.served.name
         names = [each.name for each in self._classes]
-        model = self.model.served.name
-        wanted = set(stages)
         keys = zip(
             rows.first.tolist(),
             rows.end.tolist(),
@@ -207,17 +213,25 @@ class PathTable:
             rows.m.tolist(),
             strict=True,
         )
-        runs = np.array(
-            [(model, first, end, names[at], m) in wanted for first, end, at, m in keys] + [True]
-        )  # the last is for -1, where a path has no stage
-        return np.flatnonzero(runs[self.stages].all(axis=1))
+        runs = [(model, first, end, names[at], m) in stages for first, end, at, m in keys]
+        return np.array([*runs, False])[self.stages]  # the last is for -1: there is no stage
 
     def candidates(self, chosen: Ints) -> list[CandidatePath]:
-        """Return chosen paths as objects; paths with a stage in common share its pool object.
+        """Return chosen paths as objects, always the same; those with a stage in common share it.
 
         In compat mode pools are shared only by paths with the same classes in the same order.
         """
-        return [self._candidate(int(number)) for number in chosen]
+        for number in map(int, chosen):
+            if number not in self._paths:
+                self._paths[number] = self._candidate(number)
+        return [self._paths[number] for number in map(int, chosen)]
+
+    def flows(self, flows: Mapping[CandidatePath, float]) -> tuple[tuple[int, float], ...]:
+        """Return (path, samples/s) of the flows that there are along paths of this table."""
+        numbers = {path: number for number, path in self._paths.items()}
+        return tuple(
+            (numbers[path], flow) for path, flow in flows.items() if flow > 0 and path in numbers
+        )
 
     def _candidate(self, number: int) -> CandidatePath:
         rows = [int(row) for row in self.stages[number] if row >= 0]
@@ -302,32 +316,38 @@ def _by_class_pair(classes: Sequence[GpuClass], cut_bytes: Sequence[int], *, exa
 
 
 def _fitting_stages(model: ModelInputs, inputs: PlannerInputs) -> _Stages:
-    found: list[tuple[int, int, int, int, int, int]] = []
+    spans = [(at, end) for at in range(model.blocks) for end in range(at + 1, model.blocks + 1)]
+    first, end = np.array(spans, dtype=np.int64).reshape(-1, 2).T
+    sample_bytes = np.array([model.stage_memory_bytes(*each, 1) for each in spans])
+    fixed_bytes = np.array([model.stage_memory_bytes(*each, 0) for each in spans])
+    lots: list[Ints] = []
     for number, gpu_class in enumerate(inputs.gpu_classes):
-        if model.may_use(gpu_class.name):
-            found.extend(_stages_on(model, number, gpu_class, inputs.options.max_batch))
-    columns = np.array(found, dtype=np.int64).reshape(len(found), 6).T
-    first, end, classes, m, batch, latency_us = columns
-    return _Stages(first=first, end=end, gpu_class=classes, m=m, batch=batch, latency_us=latency_us)
+        if not model.may_use(gpu_class.name):
+            continue
+        for m, batch, ends_us in _timed(model, gpu_class, inputs.options.max_batch):
+            needs_bytes = fixed_bytes + batch * (sample_bytes - fixed_bytes)
+            fits = np.flatnonzero(needs_bytes <= gpu_class.memory_bytes // m)
+            place = np.broadcast_to([[number], [m], [batch]], (3, len(fits)))
+            latency_us = ends_us[end[fits]] - ends_us[first[fits]]
+            lots.append(np.vstack([first[fits], end[fits], place, latency_us]))
+    columns = np.hstack([np.empty((6, 0), dtype=np.int64), *lots])
+    first, end, classes, m_s, batches, latencies_us = columns
+    return _Stages(
+        first=first, end=end, gpu_class=classes, m=m_s, batch=batches, latency_us=latencies_us
+    )
 
 
-def _stages_on(
-    model: ModelInputs, number: int, gpu_class: GpuClass, max_batch: int
-) -> Iterator[tuple[int, int, int, int, int, int]]:
-    """Yield the stages that fit on a share of one class."""
+def _timed(
+    model: ModelInputs, gpu_class: GpuClass, max_batch: int
+) -> Iterator[tuple[int, int, Ints]]:
+    """Yield shares and batches on a class, with when each block begins and ends (blocks + 1,)."""
     table = model.latencies[gpu_class.name]
     for share in table.shares:
         if share.numerator != 1 or share.denominator > gpu_class.max_share_denominator:
             continue
         for batch in (each for each in table.batches(share) if each <= max_batch):
-            cells = (table.stage_latency_us(at, at + 1, batch, share) for at in range(model.blocks))
-            ends_us = np.concatenate([[0], np.cumsum(list(cells))])
-            for first in range(model.blocks):
-                for end in range(first + 1, model.blocks + 1):
-                    if model.stage_memory_bytes(first, end, batch) > gpu_class.memory_bytes * share:
-                        break  # a longer stage needs no less
-                    latency_us = int(ends_us[end] - ends_us[first])
-                    yield first, end, number, share.denominator, batch, latency_us
+            cells = [table.stage_latency_us(at, at + 1, batch, share) for at in range(model.blocks)]
+            yield share.denominator, batch, np.cumsum([0, *cells])
 
 
 class _Growth:

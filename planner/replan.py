@@ -7,12 +7,12 @@ and share: its batch may change without loading anything.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 from penstock.domain.plan import Plan
 from planner.candidates import CandidatePool
-from planner.formulation import Problem, formulate
+from planner.formulation import Formulation, Problem, formulate
 from planner.paths import StageKey
 from planner.solution import Instances, Solution, counts, hold_value, with_flows
 from planner.solve import Job, SolverSettings, run
@@ -44,26 +44,41 @@ def keep_running(
     """Return the solution of at least that value that keeps most; None if none was found."""
     formulation = formulate(problem)
     hold_value(formulation, problem.task, value)
-    program = formulation.program
-    program.objective.clear()
-    program.objective.is_maximize = True
-    pools: defaultdict[StageKey, list[CandidatePool]] = defaultdict(list)
-    for pool in formulation.n:
-        pools[_stage_of(pool)].append(pool)
-    worth = 1.0 + sum(problem.task.limits.count.values())
-    for stage, count in running.items():
-        kept = program.add_variable(lb=0.0, ub=float(count))
-        program.objective.set_linear_coefficient(kept, worth)
-        row = program.add_linear_constraint(ub=0.0)
-        row.set_coefficient(kept, 1.0)
-        for pool in pools[stage]:
-            row.set_coefficient(formulation.n[pool], -1.0)
+    objective = formulation.program.objective
+    objective.clear()
+    objective.is_maximize = False
     for variable in formulation.gpus.values():  # of equals, the one with fewest GPUs
-        program.objective.set_linear_coefficient(variable, -1.0)
-    answer = run(Job(program=program), settings)
+        objective.set_linear_coefficient(variable, 1.0)
+    charge_lost(formulation, running, 1.0 + sum(problem.task.limits.count.values()))
+    answer = run(Job(program=formulation.program), settings)
     if not answer.values:
         return None
     return with_flows(problem, counts(formulation, answer.values))
+
+
+def charge_lost(formulation: Formulation, running: Running, worth: float) -> None:
+    """Let every running instance that is lost cost something in a program that seeks least.
+
+    A charge rather than a reward: the objective stays well above nothing, and so does what a
+    relative gap allows.
+    """
+    program = formulation.program
+    for stage, pools in _pools_by_stage(formulation.n).items():
+        if stage not in running:
+            continue
+        lost = program.add_variable(lb=0.0)
+        program.objective.set_linear_coefficient(lost, worth)
+        row = program.add_linear_constraint(lb=float(running[stage]))
+        row.set_coefficient(lost, 1.0)
+        for pool in pools:
+            row.set_coefficient(formulation.n[pool], 1.0)
+
+
+def _pools_by_stage(pools: Iterable[CandidatePool]) -> dict[StageKey, list[CandidatePool]]:
+    found: defaultdict[StageKey, list[CandidatePool]] = defaultdict(list)
+    for pool in pools:
+        found[_stage_of(pool)].append(pool)
+    return found
 
 
 def _stage_of(pool: CandidatePool) -> StageKey:

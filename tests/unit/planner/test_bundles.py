@@ -10,7 +10,7 @@ import pytest
 from bench.fleets import A100, L4, T4, Shape, make_fleet
 from penstock.domain.cluster import Objective, Packing, PlannerOptions
 from planner.assemble import Assembler
-from planner.bundles import Bundle, Items, cheapest, list_items
+from planner.bundles import Bundle, Cover, Items, list_items
 from planner.inputs import PlannerInputs, gather_inputs
 from planner.optimise import optimise
 from planner.paths import PathTable, enumerate_paths
@@ -45,20 +45,20 @@ def relaxed(inputs: PlannerInputs) -> tuple[Task, tuple[PathTable, ...], Relaxat
 
 def priced_items(demand_scale: float) -> tuple[PathTable, Items, np.ndarray, float, float]:
     task, tables, relaxation = relaxed(fleet())
-    names = [each.name for each in task.gpu_classes]
-    prices = np.array([relaxation.price[name] for name in names])
+    terms = Assembler(task, tables, relaxation).terms
     model = task.models[0]
     demand = model.weight * relaxation.bound * demand_scale
     worth = relaxation.worth[model.name]
-    costs = relaxation.reduced_costs(tables[0], names)
-    items = list_items(tables[0], costs, worth, prices, demand, PER_GPU)
-    return tables[0], items, prices / 12, demand, worth
+    costs = relaxation.reduced_costs(tables[0], terms.names)
+    items = list_items(tables[0], costs, worth, demand, terms)
+    assert terms.per_gpu == PER_GPU
+    return tables[0], items, terms.unit_prices, demand, worth
 
 
 @pytest.mark.parametrize("scale", [0.3, 1.0])
 def test_every_bundle_carries_the_demand_and_counts_what_it_takes(scale: float) -> None:
     table, items, prices, demand, _ = priced_items(scale)
-    bundles = cheapest(items, prices, demand)
+    bundles = Cover(items, prices, demand).bundles()
     assert bundles
     for bundle in bundles:
         assert sum(flow for _, flow in bundle.flows) >= demand * (1 - 1e-9)
@@ -75,7 +75,9 @@ def _pairs(table: PathTable, bundle: Bundle) -> list[tuple[int, int]]:
 
 def test_the_first_bundle_is_no_dearer_than_any_item_alone_or_any_other_bundle() -> None:
     _, items, prices, demand, worth = priced_items(1.0)
-    costs = [float(np.array(each.units) @ prices) for each in cheapest(items, prices, demand)]
+    costs = [
+        float(np.array(each.units) @ prices) for each in Cover(items, prices, demand).bundles()
+    ]
     alone = (items.units @ prices)[items.flow >= demand]
     assert costs[0] == min(costs)
     assert costs[0] <= alone.min(initial=math.inf)
@@ -85,7 +87,7 @@ def test_the_first_bundle_is_no_dearer_than_any_item_alone_or_any_other_bundle()
 def test_a_demand_no_item_can_add_up_to_has_no_bundle() -> None:
     _, items, prices, demand, _ = priced_items(1.0)
     small = Items(path=items.path[:1], flow=np.array([demand / 10]), units=items.units[:1])
-    assert cheapest(small, prices, demand) == []
+    assert Cover(small, prices, demand).bundles() == []
 
 
 @pytest.mark.parametrize("packing", ["whole-gpu", "per-stage"])
@@ -93,7 +95,7 @@ def test_what_is_assembled_reaches_its_target_and_fits(packing: Packing) -> None
     task, tables, relaxation = relaxed(fleet())
     task = replace(task, packing=packing)
     target = 0.7 * relaxation.bound
-    fitting = Assembler(task, tables, relaxation, settings()).fit(target)
+    fitting = Assembler(task, tables, relaxation).fit(target, settings())
     if fitting is None:
         pytest.fail("seven tenths of the relaxation are within reach")
     problem, instances = fitting
@@ -104,9 +106,9 @@ def test_what_is_assembled_reaches_its_target_and_fits(packing: Packing) -> None
 
 def test_nothing_is_assembled_above_the_relaxation() -> None:
     task, tables, relaxation = relaxed(fleet())
-    assembler = Assembler(task, tables, relaxation, settings())
+    assembler = Assembler(task, tables, relaxation)
     assert assembler.share(1.01 * relaxation.bound) > 1
-    assert assembler.fit(1.01 * relaxation.bound) is None
+    assert assembler.fit(1.01 * relaxation.bound, settings()) is None
 
 
 @pytest.mark.parametrize("objective", ["least-cost", "fewest-gpus"])
@@ -119,7 +121,7 @@ def test_rates_get_a_first_plan_within_the_relaxation(objective: Objective) -> N
     )
     inputs = replace(inputs, models=asked, options=replace(inputs.options, objective=objective))
     task, tables, relaxation = relaxed(inputs)
-    fitting = Assembler(task, tables, relaxation, settings()).fit(relaxation.bound)
+    fitting = Assembler(task, tables, relaxation).fit(relaxation.bound, settings())
     if fitting is None:
         pytest.fail("half of the greatest throughput is within reach")
     found = with_flows(*fitting)
@@ -132,7 +134,7 @@ def test_rates_get_a_first_plan_within_the_relaxation(objective: Objective) -> N
 def test_equal_seeds_assemble_equal_instances() -> None:
     task, tables, relaxation = relaxed(fleet())
     one, two = (
-        Assembler(task, tables, relaxation, settings()).fit(0.8 * relaxation.bound)
+        Assembler(task, tables, relaxation).fit(0.8 * relaxation.bound, settings())
         for _ in range(2)
     )
     if one is None or two is None:
