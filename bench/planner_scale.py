@@ -28,10 +28,12 @@ from bench.planned import Lines, errors_in_one_line, make_timed, tell_faults
 from penstock.console import note, show_text
 from penstock.domain.cluster import PlannerOptions
 from penstock.domain.errors import InvalidSettings, PlanningFailed
+from penstock.options import finite
 from penstock.pictures.canvas import FAINT, GRID, PALETTE, add_axes, new_figure, save
+from planner.enumeration import enumerate_paths
 from planner.inputs import PlannerInputs
 from planner.optimise import optimise
-from planner.paths import PathTable, enumerate_paths
+from planner.paths import PathTable
 from planner.relaxation import relax
 from planner.search import estimate_rates
 from planner.solution import Solution
@@ -58,8 +60,12 @@ def main(
     models: Annotated[int, typer.Option(min=1, help="How many models.")] = 20,
     stages: Annotated[int, typer.Option(min=1, help="Stages per pipeline, at most.")] = 3,
     max_batch: Annotated[int, typer.Option(min=1, help="Largest batch.")] = 32,
-    gap: Annotated[float, typer.Option(min=0, help="Relative; the search stops there.")] = BAR_GAP,
-    time_limit: Annotated[float, typer.Option(min=0, help="Seconds to search.")] = BAR_SECONDS,
+    gap: Annotated[
+        float, typer.Option(min=0, callback=finite, help="Relative; the search stops there.")
+    ] = BAR_GAP,
+    time_limit: Annotated[
+        float, typer.Option(min=0, callback=finite, help="Seconds to search.")
+    ] = BAR_SECONDS,
     seed: Annotated[int, typer.Option(help="Of the models.")] = SEED,
     here: Annotated[
         bool, typer.Option("--here", help="Plan the one size in this process; print its line.")

@@ -29,6 +29,7 @@ from penstock.console import note
 from penstock.domain.cluster import Cluster, Objective, PlannerOptions, ServedModel
 from penstock.domain.errors import PlanningFailed
 from penstock.domain.plan import Plan
+from penstock.options import finite
 from planner.inputs import PlannerInputs, Profiles
 from planner.replan import Running, running_stages
 from planner.search import find_solution
@@ -66,9 +67,15 @@ def main(
     seeds: Annotated[int, typer.Option(min=1, help="How many fleets.")] = 3,
     models: Annotated[int, typer.Option(min=1, help="Models of each fleet.")] = 6,
     stages: Annotated[int, typer.Option(min=1, help="Stages per pipeline, at most.")] = 2,
-    gap: Annotated[float, typer.Option(min=0, help="Relative; searches stop there.")] = 1e-2,
-    time_limit: Annotated[float, typer.Option(min=0, help="Seconds for a first plan.")] = 10.0,
-    again_limit: Annotated[float, typer.Option(min=0, help="Seconds for planning again.")] = 1.5,
+    gap: Annotated[
+        float, typer.Option(min=0, callback=finite, help="Relative; searches stop there.")
+    ] = 1e-2,
+    time_limit: Annotated[
+        float, typer.Option(min=0, callback=finite, help="Seconds for a first plan.")
+    ] = 10.0,
+    again_limit: Annotated[
+        float, typer.Option(min=0, callback=finite, help="Seconds for planning again.")
+    ] = 1.5,
     out: Annotated[Path | None, typer.Option(help="File for the same JSON lines.")] = None,
 ) -> None:
     """Change one model at a time, and plan again."""

@@ -17,10 +17,11 @@ from penstock.domain.errors import Infeasible, PlanningFailed
 from penstock.domain.ids import GpuClassName, ModelName
 from penstock.domain.units import BYTES_PER_GIB, Bytes, Micros, ms_from_micros
 from planner.candidates import CandidatePath, Rates
+from planner.enumeration import enumerate_paths, model_paths
 from planner.formulation import Problem, formulate
 from planner.inputs import ModelInputs, PlannerInputs, margin_us
 from planner.optimise import optimise
-from planner.paths import PathTable, enumerate_paths, model_paths
+from planner.paths import PathTable
 from planner.solve import Job, SolverSettings, run
 from planner.sought import Cheapest, Limits, MaxMin, Task, task_of
 

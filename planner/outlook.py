@@ -15,8 +15,9 @@ from penstock.domain.cluster import Cluster, ServedModel
 from penstock.domain.ids import GpuClassName, ModelName
 from penstock.domain.plan import ObjectiveUnit, Plan
 from planner.baselines import no_partition
+from planner.enumeration import enumerate_paths
 from planner.inputs import PlannerInputs, Profiles, gather_inputs
-from planner.paths import PathTable, enumerate_paths
+from planner.paths import PathTable
 from planner.planning import solver_settings
 from planner.relaxation import Relaxation, relax
 from planner.search import estimate_rates

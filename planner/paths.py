@@ -1,19 +1,14 @@
-"""Paths: every way through a model that memory, shares and the SLO allow, as arrays.
+"""Paths: the ways through a model as arrays, and what may be asked of them.
 
 A path is one feasible way of a batch through a model: contiguous block ranges, a GPU class, a
-share and a batch size for each. There can be millions, so they are grown stage by stage as numpy
-arrays and become `CandidatePath` objects only where a solver is to choose among them. Knows
-nothing of counts, flows or the solver.
-
-Stages of one path have equal batches unless `rebatch` is set. Then, with B the largest batch so
-far, a stage's batch divides B (the group of B samples is split and runs one after another) or is
-a multiple of it (samples are gathered).
+share and a batch size for each. There can be millions, so they stay numpy arrays and become
+`CandidatePath` objects only where a solver is to choose among them. `planner.enumeration` finds
+them. Knows nothing of counts or the solver.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -24,7 +19,7 @@ from penstock.domain.cluster import GpuClass
 from penstock.domain.ids import GpuClassName, ModelName
 from penstock.domain.units import US_PER_SECOND
 from penstock.latency.transfer import link_us, sample_transfer_us
-from planner.candidates import CandidatePath, CandidatePool, Rates, batch_build_us
+from planner.candidates import CandidatePath, CandidatePool
 from planner.inputs import ModelInputs, PlannerInputs
 
 Ints: TypeAlias = NDArray[np.int64]
@@ -33,11 +28,10 @@ Floats: TypeAlias = NDArray[np.float64]
 StageKey: TypeAlias = tuple[ModelName, int, int, GpuClassName, int]  # blocks; class; m
 
 _BRIM = 1e-9  # instances: a pool this little over full is full
-_NO_LIMIT = np.iinfo(np.int64).max // 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Stages:
+class Stages:
     """All stages of a model that fit into memory; one row each, whatever their position."""
 
     first: Ints
@@ -53,7 +47,7 @@ class _Stages:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Grown:
+class Grown:
     """Partial paths with the same end and the same largest batch."""
 
     stages: Ints  # (paths, stages so far)
@@ -71,12 +65,12 @@ class PathTable:
         latency_us: (paths,) everything but the margin.
     """
 
-    def __init__(self, model: ModelInputs, inputs: PlannerInputs, rows: _Stages) -> None:
+    def __init__(self, model: ModelInputs, inputs: PlannerInputs, rows: Stages) -> None:
         self.model = model
         self._classes = inputs.gpu_classes
         self._options = inputs.options
         self._rows = rows
-        self._link_us = _by_class_pair(self._classes, model.cut_bytes, exact=True)
+        self._link_us = by_class_pair(self._classes, model.cut_bytes, exact=True)
         self.stages: Ints = np.empty((0, 1), dtype=np.int64)
         self.latency_us: Ints = np.empty(0, dtype=np.int64)
         self.build_us: Ints = np.empty(0, dtype=np.int64)
@@ -88,7 +82,7 @@ class PathTable:
     def __len__(self) -> int:
         return len(self.stages)
 
-    def fill(self, grown: Sequence[tuple[_Grown, int]]) -> None:
+    def fill(self, grown: Sequence[tuple[Grown, int]]) -> None:
         """Take complete paths, each lot with its allowance for batch building."""
         most = max((lot.stages.shape[1] for lot, _ in grown), default=1)
         widened = [
@@ -282,186 +276,14 @@ def _least(loads: Floats, group: Ints) -> Ints:
     return np.array(kept, dtype=np.int64)
 
 
-def enumerate_paths(
-    inputs: PlannerInputs, rates: Rates, *, limited: bool = True
-) -> tuple[PathTable, ...]:
-    """Return every path within the SLO of its model, model by model.
+def by_class_pair(classes: Sequence[GpuClass], cut_bytes: Sequence[int], *, exact: bool) -> Floats:
+    """Return (cuts, sender, receiver) transfer times of one sample.
 
     Args:
-        inputs: cluster, models and options.
-        rates: samples/s at which batches are assumed to fill, per model; infinite: at once.
-        limited: keep to the SLO; False keeps every path that memory allows.
+        classes: of senders and of receivers.
+        cut_bytes: that one sample carries over each cut.
+        exact: with fractions of a microsecond, as throughputs need them; else rounded up.
     """
-    return tuple(
-        model_paths(model, inputs, rates[model.served.name], limited=limited)
-        for model in inputs.models
-    )
-
-
-def model_paths(
-    model: ModelInputs, inputs: PlannerInputs, rate_rps: float, *, limited: bool = True
-) -> PathTable:
-    """Return the paths of one model, in a fixed order."""
-    rows = _fitting_stages(model, inputs)
-    table = PathTable(model, inputs, rows)
-    table.fill(list(_Growth(model, inputs, rows, rate_rps, limited=limited).complete()))
-    return table
-
-
-def _by_class_pair(classes: Sequence[GpuClass], cut_bytes: Sequence[int], *, exact: bool) -> Floats:
-    """Return (cuts, sender, receiver) transfer times of one sample."""
     measure = link_us if exact else sample_transfer_us
     times = [[[measure(size, a, b) for b in classes] for a in classes] for size in cut_bytes]
     return np.array(times, dtype=float).reshape(len(cut_bytes), len(classes), len(classes))
-
-
-def _fitting_stages(model: ModelInputs, inputs: PlannerInputs) -> _Stages:
-    spans = [(at, end) for at in range(model.blocks) for end in range(at + 1, model.blocks + 1)]
-    first, end = np.array(spans, dtype=np.int64).reshape(-1, 2).T
-    sample_bytes = np.array([model.stage_memory_bytes(*each, 1) for each in spans])
-    fixed_bytes = np.array([model.stage_memory_bytes(*each, 0) for each in spans])
-    lots: list[Ints] = []
-    for number, gpu_class in enumerate(inputs.gpu_classes):
-        if not model.may_use(gpu_class.name):
-            continue
-        for m, batch, ends_us in _timed(model, gpu_class, inputs.options.max_batch):
-            needs_bytes = fixed_bytes + batch * (sample_bytes - fixed_bytes)
-            fits = np.flatnonzero(needs_bytes <= gpu_class.memory_bytes // m)
-            place = np.broadcast_to([[number], [m], [batch]], (3, len(fits)))
-            latency_us = ends_us[end[fits]] - ends_us[first[fits]]
-            lots.append(np.vstack([first[fits], end[fits], place, latency_us]))
-    columns = np.hstack([np.empty((6, 0), dtype=np.int64), *lots])
-    first, end, classes, m_s, batches, latencies_us = columns
-    return _Stages(
-        first=first, end=end, gpu_class=classes, m=m_s, batch=batches, latency_us=latencies_us
-    )
-
-
-def _timed(
-    model: ModelInputs, gpu_class: GpuClass, max_batch: int
-) -> Iterator[tuple[int, int, Ints]]:
-    """Yield shares and batches on a class, with when each block begins and ends (blocks + 1,)."""
-    table = model.latencies[gpu_class.name]
-    for share in table.shares:
-        if share.numerator != 1 or share.denominator > gpu_class.max_share_denominator:
-            continue
-        for batch in (each for each in table.batches(share) if each <= max_batch):
-            cells = [table.stage_latency_us(at, at + 1, batch, share) for at in range(model.blocks)]
-            yield share.denominator, batch, np.cumsum([0, *cells])
-
-
-class _Growth:
-    """Grows paths stage by stage; drops those that can no longer meet the budget."""
-
-    def __init__(
-        self,
-        model: ModelInputs,
-        inputs: PlannerInputs,
-        rows: _Stages,
-        rate_rps: float,
-        *,
-        limited: bool,
-    ) -> None:
-        options = inputs.options
-        self._blocks = model.blocks
-        self._rows = rows
-        self._budget_us = model.budget_us if limited else _NO_LIMIT
-        self._hop_us = options.hop_overhead_us
-        self._max_stages = model.max_stages
-        self._rebatch = options.rebatch
-        self._transfer_us = _by_class_pair(inputs.gpu_classes, model.cut_bytes, exact=False).astype(
-            np.int64
-        )
-        self._batches = [int(each) for each in np.unique(rows.batch)]
-        self._build_us = {
-            batch: batch_build_us(batch, rate_rps, options.batch_build_factor)
-            for batch in self._batches
-        }
-        self._least_tail_us = {batch: self._least_tails(batch) for batch in self._batches}
-        self._starting: dict[tuple[int, int, int], Ints] = self._by_start()
-
-    def complete(self) -> Iterator[tuple[_Grown, int]]:
-        """Yield complete paths in lots with the same batch and number of stages."""
-        grown = self._first_stages()
-        for position in range(self._max_stages):
-            for (end, batch), lot in grown.items():
-                if end == self._blocks:
-                    yield lot, self._build_us[batch]
-            if position + 1 < self._max_stages:
-                grown = self._extended(grown, is_last=position + 2 == self._max_stages)
-
-    def _by_start(self) -> dict[tuple[int, int, int], Ints]:
-        rows = self._rows
-        found: defaultdict[tuple[int, int, int], list[int]] = defaultdict(list)
-        keys = zip(rows.first.tolist(), rows.end.tolist(), rows.batch.tolist(), strict=True)
-        for row, key in enumerate(keys):
-            found[key].append(row)
-        return {key: np.array(each, dtype=np.int64) for key, each in found.items()}
-
-    def _least_tails(self, batch: int) -> Ints:
-        """Return, for each block, what a group of `batch` takes from there on at the very least."""
-        rows = self._rows
-        single = rows.end == rows.first + 1
-        if not self._rebatch:
-            single &= rows.batch == batch
-        tails = np.zeros(self._blocks + 1, dtype=np.int64)
-        for block in reversed(range(self._blocks)):
-            at = rows.where(single & (rows.first == block))
-            group = np.maximum(batch, rows.batch[at])
-            least = (rows.latency_us[at] * group // rows.batch[at]).min(initial=_NO_LIMIT)
-            tails[block] = tails[block + 1] + (0 if least == _NO_LIMIT else least)
-        return tails
-
-    def _first_stages(self) -> dict[tuple[int, int], _Grown]:
-        grown = {}
-        for (first, end, batch), stages in self._starting.items():
-            if first == 0 and (self._max_stages > 1 or end == self._blocks):
-                spent_us = 2 * self._hop_us + self._rows.latency_us[stages]
-                kept = spent_us + self._still_us(end, batch) <= self._budget_us
-                if kept.any():
-                    grown[end, batch] = _Grown(stages=stages[kept, None], spent_us=spent_us[kept])
-        return grown
-
-    def _still_us(self, end: int, batch: int) -> int:
-        return int(self._least_tail_us[batch][end]) + self._build_us[batch]
-
-    def _extended(
-        self, grown: dict[tuple[int, int], _Grown], *, is_last: bool
-    ) -> dict[tuple[int, int], _Grown]:
-        found: defaultdict[tuple[int, int], list[_Grown]] = defaultdict(list)
-        for (first, group), lot in grown.items():
-            for end in range(self._blocks if is_last else first + 1, self._blocks + 1):
-                for batch in self._matching(group):
-                    stages = self._starting.get((first, end, batch))
-                    if first < self._blocks and stages is not None:
-                        longer = self._joined(lot, stages, first, end, (group, batch))
-                        if len(longer.spent_us):
-                            found[end, max(group, batch)].append(longer)
-        return {
-            key: _Grown(
-                stages=np.concatenate([each.stages for each in lots]),
-                spent_us=np.concatenate([each.spent_us for each in lots]),
-            )
-            for key, lots in found.items()
-        }
-
-    def _matching(self, group: int) -> list[int]:
-        if not self._rebatch:
-            return [group]
-        return [each for each in self._batches if group % each == 0 or each % group == 0]
-
-    def _joined(
-        self, lot: _Grown, stages: Ints, first: int, end: int, batches: tuple[int, int]
-    ) -> _Grown:
-        """Return every partial path of a lot with every stage that follows, within the budget."""
-        rows, (group, batch) = self._rows, batches
-        after = max(group, batch)
-        senders = rows.gpu_class[lot.stages[:, -1]]
-        moving_us = group * self._transfer_us[first - 1][senders][:, rows.gpu_class[stages]]
-        stage_us = rows.latency_us[stages] * (after // batch) + self._hop_us
-        spent_us = lot.spent_us[:, None] + moving_us + stage_us[None, :]
-        left, right = np.nonzero(spent_us + self._still_us(end, after) <= self._budget_us)
-        return _Grown(
-            stages=np.concatenate([lot.stages[left], stages[right, None]], axis=1),
-            spent_us=spent_us[left, right],
-        )

@@ -16,10 +16,10 @@ from dataclasses import replace
 from penstock.domain.errors import PlanningFailed
 from planner.baselines import no_partition
 from planner.candidates import Rates
+from planner.enumeration import enumerate_paths
 from planner.infeasible import infeasible
 from planner.inputs import PlannerInputs
 from planner.optimise import optimise
-from planner.paths import enumerate_paths
 from planner.replan import Running
 from planner.solution import Solution, totals
 from planner.solve import SolverSettings

@@ -11,9 +11,10 @@ from bench.fleets import A100, L4, T4, Shape, make_fleet
 from penstock.domain.cluster import Objective, Packing, PlannerOptions
 from planner.assemble import Assembler
 from planner.bundles import Bundle, Cover, Items, list_items
+from planner.enumeration import enumerate_paths
 from planner.inputs import PlannerInputs, gather_inputs
 from planner.optimise import optimise
-from planner.paths import PathTable, enumerate_paths
+from planner.paths import PathTable
 from planner.relaxation import Relaxation, relax
 from planner.solution import gpus_used, with_flows
 from planner.solve import SolverSettings

@@ -10,10 +10,11 @@ from bench.fleets import A100, L4, T4, Shape, make_fleet
 from penstock.domain.cluster import Objective, PlannerOptions
 from penstock.domain.ids import GpuClassName
 from planner.assemble import Assembler
+from planner.enumeration import enumerate_paths
 from planner.inputs import PlannerInputs, gather_inputs
 from planner.keepers import Keepers
 from planner.optimise import optimise
-from planner.paths import StageKey, enumerate_paths
+from planner.paths import StageKey
 from planner.relaxation import relax
 from planner.replan import Running, kept_instances
 from planner.solution import Instances, Solution, gpus_used, with_flows

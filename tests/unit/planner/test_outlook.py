@@ -7,10 +7,10 @@ import pytest
 
 from penstock.domain.cluster import Cluster
 from penstock.domain.errors import InvalidPlan
+from planner.enumeration import enumerate_paths
 from planner.inputs import Profiles, gather_inputs
 from planner.outlook import Gain, look_ahead, plannings
 from planner.outlook_words import outlook_facts, outlook_text
-from planner.paths import enumerate_paths
 from planner.planning import make_plan
 from planner.relaxation import relax
 from planner.sought import task_of

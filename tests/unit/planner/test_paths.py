@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from planner.candidates import CandidatePath, Rates, batch_build_us
+from planner.enumeration import enumerate_paths as tables
 from planner.inputs import PlannerInputs, gather_inputs
 from planner.paths import PathTable
-from planner.paths import enumerate_paths as tables
 from tests.unit.planner.fleets import DIGITS, mixed_fleet
 
 AT_ONCE = {DIGITS: math.inf}

@@ -10,10 +10,10 @@ import pytest
 from penstock.domain.cluster import Cluster, PlannerOptions
 from planner.baselines import no_partition
 from planner.candidates import CandidatePath, CandidatePool
+from planner.enumeration import enumerate_paths
 from planner.formulation import Group, Problem, formulate
 from planner.inputs import gather_inputs
 from planner.optimise import optimise
-from planner.paths import enumerate_paths
 from planner.search import best_solution, estimate_rates, find_solution
 from planner.solution import loose_groups
 from planner.solve import Job, SolverSettings, run
