@@ -18,7 +18,7 @@ from planner.paths import Floats
 from planner.solve import Job, SolverSettings, run
 from planner.sought import Cheapest, Task
 
-_NODES = 3000
+_NODES = 10000
 _TIME_S = 8.0
 _NO_GPU = 1e4  # a GPU that is missing costs this many times its price, where GPUs have a price
 _HARDLY = 1e-4  # instances: what a GPU counts where instances are to be kept

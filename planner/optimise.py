@@ -49,8 +49,9 @@ _MOST_PATHS = 30_000  # a program over more is not worth its size: the nearest a
 _FEW_PATHS = 300  # of all models: so few are searched at once, without bundles first
 _NEAR_PATHS = 120  # per model, for the incumbent
 _NEAR_NODES = 50
-_TARGETS = 6  # that bundles are tried at
+_TARGETS = 8  # that bundles are tried at
 _EASY = 0.015  # relative: so much below what the cheapest bundles would allow is the first
+_CLOSE = 5e-4  # relative: targets closer together are not told apart
 _DOWN = 0.5  # of what a target that failed was below the bound: so much lower is the next
 _SEARCH_NODES = 60  # when decomposition comes after
 _NEAR_GAP = 1e-3
@@ -260,7 +261,7 @@ def _assemble(state: _State, assembler: Assembler, keepers: Keepers | None) -> N
     low, high = 0.0, state.bound / max(1.0, assembler.share(state.bound))
     target = high * (1 - _EASY)
     for _ in range(_TARGETS):
-        if not state.open or high - low <= _NEAR_GAP * high or target <= 0:
+        if not state.open or high - low <= _CLOSE * high or target <= 0:
             return
         if _fit(state, assembler, target) and state.best is not None:
             low = max(target, state.best.value)
