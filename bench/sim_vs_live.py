@@ -23,6 +23,7 @@ from client.infer import InferenceClient
 from client.inputs import random_inputs, read_inputs
 from client.load import LoadSettings, Target, run_load
 from launcher.local import FleetSettings, LocalFleet
+from penstock.arrivals import Poisson
 from penstock.console import show_text
 from penstock.domain.arrivals import Arrival
 from penstock.domain.outcomes import Summary, summarise
@@ -86,7 +87,7 @@ def measure(
 ) -> Point:
     """Offer one load live and to the simulator."""
     span_us = micros_from_seconds(seconds)
-    arrivals = planned_load(plan, load, span_us, "poisson", seed)
+    arrivals = planned_load(plan, load, span_us, Poisson(), seed)
     live = asyncio.run(offer(plan, address, arrivals, span_us, inputs))
     simulated = simulate_plan(plan, arrivals, span_us, Scenario()).summary()
     return Point(

@@ -7,6 +7,7 @@ the command line and prints nothing.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,17 +16,15 @@ from client.inputs import Inputs, random_inputs, read_inputs
 from client.load import LoadSettings, OnProgress, Target, run_load
 from client.messages import ModelFacts
 from client.outcomes import LoadResult
-from penstock.arrivals import constant, poisson
-from penstock.domain.arrivals import Arrival
+from penstock.arrivals import Law, Replay, instants_of, scale, traced_load
+from penstock.domain.arrivals import Arrival, Load, ModelTrace
 from penstock.domain.errors import InvalidSettings
 from penstock.domain.ids import ModelName
 from penstock.domain.units import US_PER_SECOND, Micros
-from penstock.formats.traces import read_trace
-
-POISSON, CONSTANT, TRACE = "poisson", "constant", "trace"
 
 _ANSWER_SOON_US = 10 * US_PER_SECOND
 _USUAL_DURATION_US = 10 * US_PER_SECOND
+_USUAL_RATE_RPS = 100.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +32,11 @@ class BenchOptions:
     """What a person asked for.
 
     Attributes:
-        model: empty for the only one that is served, or for those the trace names.
-        arrivals: ``poisson``, ``constant`` or ``trace``.
-        duration_us: None: as long as the trace, or 10 s.
+        model: empty for the only one that is served; with a trace for those it names, or, if it
+            names none, for all that are served.
+        arrivals: by a law, or from a trace.
+        rate_rps: requests per second in the mean; None: as many as the trace has, or 100.
+        duration_us: of a law; None: 10 s. The window of a trace says how long it is.
         samples: rows per request; a trace has its own.
         timeout_us: the ``timeout`` parameter of each request; None: the server's own.
         slo_us: None: the trace's, else the server's.
@@ -45,10 +46,9 @@ class BenchOptions:
 
     address: str
     model: str
-    arrivals: str
-    rate_rps: float
+    arrivals: Law | Replay
+    rate_rps: float | None
     duration_us: Micros | None
-    trace: Path | None
     samples: int
     connections: int
     deadline_us: Micros
@@ -79,18 +79,16 @@ async def run_bench(options: BenchOptions, on_progress: OnProgress | None = None
         InvalidInput: options, trace or inputs do not fit together or the model.
         RequestFailed: the server did not answer before the load.
     """
-    _check_trace(options)
     async with InferenceClient(options.address) as client:
         await client.wait_connected(_ANSWER_SOON_US)
-        model = ModelName(options.model or await _only_model(client, options))
-        arrivals = arrivals_of(options, model)
-        names = sorted({arrival.model for arrival in arrivals})
+        load = load_of(options, await _models(client, options))
+        names = sorted({arrival.model for arrival in load.arrivals})
         facts = [await client.facts(name, deadline_us=_ANSWER_SOON_US) for name in names]
     settings = LoadSettings(
         address=options.address,
-        arrivals=arrivals,
-        targets={ModelName(each.name): _target(options, each, arrivals) for each in facts},
-        duration_us=_duration_us(options, arrivals),
+        arrivals=load.arrivals,
+        targets={ModelName(each.name): _target(options, each, load.arrivals) for each in facts},
+        duration_us=load.span_us,
         connections=options.connections,
         deadline_us=options.deadline_us,
         timeout_us=options.timeout_us,
@@ -100,70 +98,70 @@ async def run_bench(options: BenchOptions, on_progress: OnProgress | None = None
     return BenchResult(settings=settings, result=result, emulated=emulated)
 
 
-def arrivals_of(options: BenchOptions, model: ModelName) -> tuple[Arrival, ...]:
-    """Return the arrivals asked for, sorted, at most `max_requests`.
+def load_of(options: BenchOptions, models: Sequence[ModelName]) -> Load:
+    """Return the load asked for, of at most `max_requests`.
 
     Args:
         options: what the person asked for.
-        model: whom generated arrivals ask; of a trace, only its arrivals are kept unless empty.
+        models: whom to ask; of a trace that names its models, only requests to these are kept,
+            all if there are none.
 
     Raises:
-        InvalidInput: the rate or duration makes no load, or the trace is not one.
-        OSError: the trace cannot be opened.
+        InvalidInput: rate, duration or trace make no load.
     """
-    if options.trace is not None:
-        arrivals = _traced(options, options.trace, model)
+    if isinstance(options.arrivals, Replay):
+        load = _traced(options, options.arrivals, models)
     else:
-        arrivals = tuple(
-            Arrival(arrival_us=instant, model=model, samples=options.samples)
-            for instant in _instants(options)
-        )
-    return arrivals[: options.max_requests]
+        load = _drawn(options, options.arrivals, models[0])
+    if len(load.arrivals) <= options.max_requests:
+        return load
+    arrivals = load.arrivals[: options.max_requests]
+    return Load(arrivals=arrivals, span_us=arrivals[-1].arrival_us + 1)
 
 
-def _check_trace(options: BenchOptions) -> None:
-    if (options.trace is not None) != (options.arrivals == TRACE):
-        found = "with" if options.trace is not None else "without"
-        found = f"--arrivals {options.arrivals} {found} --trace"
-        raise InvalidSettings("bench", "", f"--arrivals {TRACE} together with --trace", found)
-
-
-def _instants(options: BenchOptions) -> tuple[Micros, ...]:
-    duration_us = options.duration_us or _USUAL_DURATION_US
-    if options.arrivals == CONSTANT:
-        return constant(options.rate_rps, duration_us)
-    return poisson(options.rate_rps, duration_us, random.Random(options.seed))
-
-
-def _traced(options: BenchOptions, path: Path, model: ModelName) -> tuple[Arrival, ...]:
-    end_us = options.duration_us
-    return tuple(
-        replace(arrival, slo_us=options.slo_us or arrival.slo_us)
-        for arrival in read_trace(path.read_text(encoding="utf-8"), str(path))
-        if model in ("", arrival.model) and (end_us is None or arrival.arrival_us < end_us)
+def _drawn(options: BenchOptions, law: Law, model: ModelName) -> Load:
+    rate_rps = _USUAL_RATE_RPS if options.rate_rps is None else options.rate_rps
+    span_us = _USUAL_DURATION_US if options.duration_us is None else options.duration_us
+    instants = instants_of(law, rate_rps, span_us, random.Random(options.seed))
+    arrivals = tuple(
+        Arrival(arrival_us=instant, model=model, samples=options.samples) for instant in instants
     )
+    return Load(arrivals=arrivals, span_us=span_us)
 
 
-def _duration_us(options: BenchOptions, arrivals: tuple[Arrival, ...]) -> Micros:
-    """Return how long requests are offered: as asked, unless a trace or a bound ends before."""
-    if options.trace is not None or len(arrivals) == options.max_requests:
-        return arrivals[-1].arrival_us + 1 if arrivals else 1
-    return options.duration_us or _USUAL_DURATION_US
+def _traced(options: BenchOptions, replay: Replay, models: Sequence[ModelName]) -> Load:
+    trace, dice = replay.trace, random.Random(options.seed)
+    if isinstance(trace, ModelTrace) and models:
+        trace = ModelTrace(tuple(each for each in trace.arrivals if each.model in models))
+    load = traced_load(trace, replay.window, models, options.samples, dice)
+    factor = replay.rate_scale
+    if options.rate_rps is not None:
+        factor = options.rate_rps * load.span_us / US_PER_SECOND / len(load.arrivals)
+    if factor is not None:
+        asked = {each.model for each in load.arrivals}
+        load = scale(load, dict.fromkeys(asked, factor), dice)
+    if options.slo_us is None:
+        return load
+    arrivals = tuple(replace(each, slo_us=options.slo_us) for each in load.arrivals)
+    return replace(load, arrivals=arrivals)
 
 
-async def _only_model(client: InferenceClient, options: BenchOptions) -> str:
-    """Return the one model that is served; nothing if a trace names its models."""
-    if options.trace is not None:
-        return ""
+async def _models(client: InferenceClient, options: BenchOptions) -> list[ModelName]:
+    """Return whom to ask; nobody, if a trace of ours says it."""
+    if options.model:
+        return [ModelName(options.model)]
+    replay = options.arrivals if isinstance(options.arrivals, Replay) else None
+    if replay is not None and isinstance(replay.trace, ModelTrace):
+        return []
     try:
         names = await client.models(deadline_us=_ANSWER_SOON_US)
     except RequestFailed as failure:
         found = f"none, and the server lists none ({failure.status})"
         raise InvalidSettings("bench", "--model", "a name", found) from failure
-    if len(names) != 1:
+    if not names or (replay is None and len(names) > 1):
         found = ", ".join(sorted(names)) or "no model"
         raise InvalidSettings("bench", "--model", f"one of those {options.address} serves", found)
-    return names[0]
+    return [ModelName(name) for name in sorted(names)]
 
 
 def _target(options: BenchOptions, facts: ModelFacts, arrivals: tuple[Arrival, ...]) -> Target:

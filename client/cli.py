@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +11,14 @@ import typer
 
 from penstock.console import note, progress, show, show_json
 from penstock.domain.units import micros_from_ms, micros_from_seconds
+from penstock.load_options import (
+    USUAL_LAW,
+    ArrivalsOption,
+    RateScaleOption,
+    TraceOption,
+    TraceWindowOption,
+    arrivals_asked,
+)
 from penstock.options import drawable, finite
 
 if TYPE_CHECKING:
@@ -23,26 +30,25 @@ if TYPE_CHECKING:
 JsonOption = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
 
 
-class Arrivals(StrEnum):
-    """How requests are spread over time."""
-
-    POISSON = "poisson"
-    CONSTANT = "constant"
-    TRACE = "trace"
-
-
 def bench(
     address: Annotated[str, typer.Option(help="Server, as host:port.")] = "127.0.0.1:8001",
     model: Annotated[str, typer.Option(help="Model; may be left out if there is one.")] = "",
-    rate: Annotated[float, typer.Option(callback=finite, help="Requests per second.")] = 100.0,
-    arrivals: Annotated[
-        Arrivals | None, typer.Option(help="How requests are spread; poisson without --trace.")
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            callback=finite, help="Requests per second in all; 100, or as the trace has it."
+        ),
     ] = None,
-    trace: Annotated[Path | None, typer.Option(help="Arrivals as CSV.")] = None,
+    arrivals: ArrivalsOption = None,
+    trace: TraceOption = None,
+    trace_window: TraceWindowOption = None,
+    rate_scale: RateScaleOption = None,
     duration: Annotated[
         float | None, typer.Option(callback=finite, help="Seconds; 10, or as long as the trace.")
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Rows per request.")] = 1,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Rows per request, unless the trace tells.")
+    ] = 1,
     connections: Annotated[int, typer.Option(min=1, help="TCP connections.")] = 8,
     deadline_ms: Annotated[
         float,
@@ -82,13 +88,20 @@ def bench(
     """
     from client.bench import BenchOptions, run_bench
 
+    duration_us = None if duration is None else micros_from_seconds(duration)
     options = BenchOptions(
         address=address,
         model=model,
-        arrivals=arrivals or (Arrivals.TRACE if trace else Arrivals.POISSON),
+        arrivals=arrivals_asked(
+            arrivals=arrivals,
+            trace=trace,
+            trace_window=trace_window,
+            rate_scale=rate_scale,
+            duration_us=duration_us,
+            fit=("--rate", rate),
+        ),
         rate_rps=rate,
-        duration_us=None if duration is None else micros_from_seconds(duration),
-        trace=trace,
+        duration_us=duration_us,
         samples=samples,
         connections=connections,
         deadline_us=micros_from_ms(deadline_ms),
@@ -101,7 +114,8 @@ def bench(
     with _progress_of(options, quiet=json) as on_progress:
         done = asyncio.run(run_bench(options, on_progress))
     _write_files(done, plot, out, save_trace)
-    _show_result(options, done, as_json=json)
+    spread = "trace" if trace is not None else arrivals or USUAL_LAW
+    _show_result(options, done, spread, as_json=json)
 
 
 def status(
@@ -174,13 +188,13 @@ def _write_files(
         draw_latency(done.result.as_outcomes(), min(slos_us), plot, title)
 
 
-def _show_result(options: BenchOptions, done: BenchResult, *, as_json: bool) -> None:
+def _show_result(options: BenchOptions, done: BenchResult, arrivals: str, *, as_json: bool) -> None:
     from client.report import report_json, report_of, report_table, warnings_of
 
     report = report_of(done.result)
     models = sorted(done.settings.targets)
     if as_json:
-        asked = {"address": options.address, "models": models, "arrivals": options.arrivals}
+        asked = {"address": options.address, "models": models, "arrivals": arrivals}
         slos = {name: target.slo_us / 1_000 for name, target in done.settings.targets.items()}
         show_json(
             {

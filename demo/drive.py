@@ -17,6 +17,7 @@ from client.outcomes import LoadResult, RequestOutcome
 from demo.digits import IMAGES, SCORES
 from demo.prepare import MODEL, Paths, Prepared
 from launcher.local import FleetSettings, LocalFleet, read_counter
+from penstock.arrivals import Poisson
 from penstock.domain.arrivals import Arrival
 from penstock.domain.outcomes import Outcome, Summary, summarise
 from penstock.domain.plan import Plan
@@ -116,7 +117,7 @@ def drive(
 def arrivals_of(plan: Plan, load: Load) -> list[Arrival]:
     """Return the Poisson arrivals of a load; equal for equal loads."""
     planned_rps = plan.model(MODEL).throughput_rps
-    return planned_load(plan, load.rate_rps / planned_rps, load.duration_us, "poisson", SEED)
+    return planned_load(plan, load.rate_rps / planned_rps, load.duration_us, Poisson(), SEED)
 
 
 class _Answers:

@@ -8,28 +8,46 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from penstock.console import progress, show, show_json
-from penstock.domain.units import micros_from_seconds
+from penstock.domain.units import US_PER_SECOND, Micros, micros_from_seconds
+from penstock.load_options import (
+    ArrivalsOption,
+    RateScaleOption,
+    TraceOption,
+    TraceWindowOption,
+    arrivals_asked,
+)
 from penstock.options import drawable, finite
 
 if TYPE_CHECKING:
+    from penstock.arrivals import Law, Replay
+    from penstock.domain.arrivals import Load
+    from penstock.domain.plan import Plan
     from simulator.simulate import Simulation
+
+USUAL_LOAD = 0.9
+USUAL_DURATION_US = 30 * US_PER_SECOND
 
 
 def simulate(
     plan: Annotated[Path, typer.Argument(help="The plan to run.")],
     load: Annotated[
-        float,
+        float | None,
         typer.Option(
-            min=0.001, callback=finite, help="Offered rate, as a multiple of the planned one."
+            min=0.001,
+            callback=finite,
+            help="Offered rate, as a multiple of the planned one; 0.9, or as the trace has it.",
         ),
-    ] = 0.9,
-    arrivals: Annotated[str, typer.Option(help="Arrival law: poisson or constant.")] = "poisson",
-    trace: Annotated[
-        Path | None, typer.Option(help="Arrivals from a CSV file instead of a law.")
     ] = None,
+    arrivals: ArrivalsOption = None,
+    trace: TraceOption = None,
+    trace_window: TraceWindowOption = None,
+    rate_scale: RateScaleOption = None,
     duration: Annotated[
-        float, typer.Option(min=0.1, callback=finite, help="Seconds of offered load.")
-    ] = 30.0,
+        float | None,
+        typer.Option(
+            min=0.1, callback=finite, help="Seconds of offered load; 30, or as long as the trace."
+        ),
+    ] = None,
     warmup: Annotated[
         float, typer.Option(min=0.0, callback=finite, help="Seconds at the start not counted.")
     ] = 0.0,
@@ -50,17 +68,20 @@ def simulate(
 ) -> None:
     """Run a plan under a load in simulated time, with the scheduler that serves live."""
     from penstock.formats.plans import read_plan
-    from penstock.formats.traces import read_trace
     from simulator.report import outcomes_csv, summary_json, summary_table
-    from simulator.simulate import Scenario, planned_load, simulate_plan
+    from simulator.simulate import Scenario, simulate_plan
 
+    duration_us = None if duration is None else micros_from_seconds(duration)
+    asked = arrivals_asked(
+        arrivals=arrivals,
+        trace=trace,
+        trace_window=trace_window,
+        rate_scale=rate_scale,
+        duration_us=duration_us,
+        fit=("--load", load),
+    )
     the_plan = read_plan(plan.read_text(encoding="utf-8"), str(plan))
-    span_us = micros_from_seconds(duration)
-    if trace is not None:
-        offered = list(read_trace(trace.read_text(encoding="utf-8"), str(trace)))
-        span_us = max([span_us] + [each.arrival_us + 1 for each in offered])
-    else:
-        offered = planned_load(the_plan, load, span_us, arrivals, seed)
+    offered = _offered(the_plan, asked, load, duration_us, seed)
     scenario = Scenario(
         batching=policy,
         routing=routing,
@@ -69,11 +90,11 @@ def simulate(
         seed=seed,
     )
     with progress(quiet=as_json) as bar:
-        task = bar.add_task("simulated ms", total=span_us // 1_000)
+        task = bar.add_task("simulated ms", total=offered.span_us // 1_000)
         result = simulate_plan(
             the_plan,
-            offered,
-            span_us,
+            offered.arrivals,
+            offered.span_us,
             scenario,
             lambda now_us: bar.update(task, completed=now_us // 1_000),
         )
@@ -85,6 +106,21 @@ def simulate(
         show_json(summary_json(the_plan, result))
     else:
         show(summary_table(the_plan, result))
+
+
+def _offered(
+    plan: Plan, asked: Law | Replay, load: float | None, duration_us: Micros | None, seed: int
+) -> Load:
+    from penstock.arrivals import Replay
+    from penstock.domain.arrivals import Load
+    from simulator.load import replayed_load
+    from simulator.simulate import planned_load
+
+    if isinstance(asked, Replay):
+        return replayed_load(plan, asked, load, seed)
+    span_us = USUAL_DURATION_US if duration_us is None else duration_us
+    arrivals = planned_load(plan, USUAL_LOAD if load is None else load, span_us, asked, seed)
+    return Load(arrivals=tuple(arrivals), span_us=span_us)
 
 
 def _draw(result: Simulation, path: Path) -> None:

@@ -6,9 +6,9 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from penstock.arrivals import constant, poisson
+from penstock.arrivals import Law, instants_of
 from penstock.domain.arrivals import Arrival
-from penstock.domain.errors import InvalidInput, UnknownName
+from penstock.domain.errors import InvalidInput
 from penstock.domain.ids import ModelName, RequestId
 from penstock.domain.outcomes import Interval, Outcome, Summary, summarise
 from penstock.domain.plan import Plan
@@ -19,8 +19,6 @@ from penstock.scheduling.dispatcher import Dispatcher
 from simulator.engine import Engine
 from simulator.noise import LogNormalJitter
 from simulator.world import World
-
-ARRIVAL_LAWS = ("poisson", "constant")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,35 +65,19 @@ class Simulation:
 
 
 def planned_load(
-    plan: Plan, load: float, duration_us: Micros, law: str, seed: int
+    plan: Plan, load: float, duration_us: Micros, law: Law, seed: int
 ) -> list[Arrival]:
     """Return arrivals for every model at `load` times its planned throughput.
 
     Raises:
-        UnknownName: there is no such arrival law.
+        InvalidSettings: load or duration is not above 0, or both are too much.
     """
     arrivals: list[Arrival] = []
     for number, model in enumerate(plan.models):
-        rate_rps = load * model.throughput_rps
-        instants = arrival_instants(law, rate_rps, duration_us, seed + number)
+        dice = random.Random(seed + number)
+        instants = instants_of(law, load * model.throughput_rps, duration_us, dice)
         arrivals.extend(Arrival(arrival_us=at_us, model=model.model) for at_us in instants)
     return sorted(arrivals, key=lambda each: (each.arrival_us, each.model))
-
-
-def arrival_instants(law: str, rate_rps: float, duration_us: Micros, seed: int) -> Sequence[Micros]:
-    """Return the instants of one arrival process.
-
-    Raises:
-        UnknownName: there is no such arrival law.
-    """
-    match law:
-        case "poisson":
-            generator = random.Random(seed)
-            return poisson(rate_rps, duration_us, generator)
-        case "constant":
-            return constant(rate_rps, duration_us)
-        case _:
-            raise UnknownName("arrival law", law, ARRIVAL_LAWS)
 
 
 def simulate_plan(

@@ -1,22 +1,43 @@
-"""A trace: who asks what, when, as a CSV in order of arrival."""
+"""A trace: who asks what, when, as a CSV in order of arrival; and how to tell it from others."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from penstock.domain.arrivals import Arrival
+from penstock.domain.arrivals import Arrival, ModelTrace, Trace
 from penstock.domain.errors import InvalidTrace
 from penstock.domain.ids import ModelName
+from penstock.formats import azure
 from penstock.formats.checks import check_name
 from penstock.formats.csv_text import Row, read_rows, write_rows
-from penstock.formats.sources import Source
+from penstock.formats.sources import Source, show
 
 COLUMNS = ("arrival_us", "model", "samples")
 COLUMNS_WITH_SLO = (*COLUMNS, "slo_us")
 
 
+def read_any_trace(text: str, source: str) -> Trace:
+    """Read a trace of ours or of Azure's; its header tells which it is.
+
+    Raises:
+        InvalidTrace: the first thing that is wrong, and where.
+    """
+    header = _header(text)
+    if header in (COLUMNS, COLUMNS_WITH_SLO):
+        return ModelTrace(read_trace(text, source))
+    if header == azure.REQUESTS:
+        return azure.read_requests(text, source)
+    if header == azure.CALLS:
+        return azure.read_calls(text, source)
+    if header[: len(azure.COUNTS)] == azure.COUNTS:
+        return azure.read_counts(text, source, header[len(azure.COUNTS) :])
+    known = [COLUMNS, COLUMNS_WITH_SLO, azure.REQUESTS, azure.CALLS, (*azure.COUNTS, "1", "2", "…")]
+    expected = "one of the headers " + ", ".join(repr(",".join(each)) for each in known)
+    raise InvalidTrace(source, "line 1", expected, show(",".join(header)))
+
+
 def read_trace(text: str, source: str) -> tuple[Arrival, ...]:
-    """Read a trace.
+    """Read a trace of ours.
 
     Raises:
         InvalidTrace: the first thing that is wrong, and where.
@@ -41,6 +62,11 @@ def write_trace(arrivals: Sequence[Arrival]) -> str:
             for a in arrivals
         ),
     )
+
+
+def _header(text: str) -> tuple[str, ...]:
+    line = text.removeprefix("\ufeff").partition("\n")[0]
+    return tuple(line.removesuffix("\r").split(","))
 
 
 def _arrival(row: Row, last_us: int) -> Arrival:

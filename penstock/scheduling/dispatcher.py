@@ -7,7 +7,7 @@ frontend and under the event heap in the simulator.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -77,10 +77,17 @@ class ServedQueue:
     batching: BatchingPolicy
     routing: RoutingPolicy
     wake_us: Micros | None = None
+    _routes: Sequence[LivePipeline] | None = None
 
-    def routes(self) -> list[LivePipeline]:
+    def routes(self) -> Sequence[LivePipeline]:
         """Return the pipelines that can run a batch now."""
-        return [each for each in self.pipelines if each.has_route()]
+        if self._routes is None:
+            self._routes = [each for each in self.pipelines if each.has_route()]
+        return self._routes
+
+    def fleet_changed(self) -> None:
+        """Look at the pipelines anew: an instance joined or left."""
+        self._routes = None
 
 
 class Dispatcher:
@@ -143,15 +150,17 @@ class Dispatcher:
         return effects
 
     def _take(self, event: Event, effects: list[Effect]) -> None:
-        match event:
-            case RequestArrived(request):
-                self._arrive(request, effects)
-            case RequestCancelled(request_id):
-                self._cancel(request_id, effects)
+        match event:  # the frequent ones first: they are tried in order
             case StageFinished():
                 self._finish_stage(event, effects)
+            case RequestArrived(request):
+                self._arrive(request, effects)
             case BatchFinished(batch):
                 self._finish_batch(batch, effects)
+            case WakeUp():
+                self._wake(effects)
+            case RequestCancelled(request_id):
+                self._cancel(request_id, effects)
             case BatchFailed():
                 self._fail_batch(event, effects)
             case InstanceJoined():
@@ -160,8 +169,6 @@ class Dispatcher:
                 self._lose(instance, effects)
             case PlanApplied(plan):
                 self._apply(plan, effects)
-            case WakeUp():
-                self._wake(effects)
             case _:
                 assert_never(event)
 
@@ -208,7 +215,12 @@ class Dispatcher:
         for batch in sorted(open_request.batches):
             flight = self._flights[batch]
             if not owed(self._requests, flight):
-                effects.append(CancelBatch(batch, flight.pending_instances()))
+                effects.append(self._cancelled(flight))
+
+    def _cancelled(self, flight: Flight) -> CancelBatch:
+        """Return the word to the instances that have not reported, and are still there."""
+        pending = flight.pending_instances()
+        return CancelBatch(flight.batch, tuple(each for each in pending if each in self._instances))
 
     # Batches
 
@@ -226,6 +238,7 @@ class Dispatcher:
                 now_us=self._now_us,
                 head=head,
                 waiting=queue.waiting.samples,
+                queued=queue.waiting.in_order,
                 pipelines=routes,
                 routing=queue.routing,
                 hop_us=self._hop_us,
@@ -271,12 +284,13 @@ class Dispatcher:
         heapq.heappush(self._give_ups, (give_up_us, batch))
         for each in requests:
             each.batches.add(batch)
+        queue.routing.launched(offer)
         effects.append(
             RunBatch(
                 batch=batch,
                 model=queue.plan.model,
                 pipeline=offer.pipeline.id,
-                route=book_offer(offer, batch),
+                route=book_offer(offer, batch, self._now_us),
                 slices=flight.slices,
                 abandon_us=abandon_us,
                 completion_us=offer.completion_us,
@@ -363,9 +377,11 @@ class Dispatcher:
         if event.instance in self._instances:
             self._lose(event.instance, effects)
         card = self._cards.setdefault(event.server, NetworkCard())
-        instance = Instance(event.instance, event.model, event.pool, event.server, card)
+        pool = queue.pools[event.pool]
+        instance = Instance(event.instance, event.model, pool, event.server, card)
         self._instances[event.instance] = instance
-        queue.pools[event.pool].instances[event.instance] = instance
+        pool.join(instance)
+        queue.fleet_changed()
         self._dispatch(queue, effects)
 
     def _lose(self, instance_id: InstanceId, effects: list[Effect]) -> None:
@@ -373,9 +389,8 @@ class Dispatcher:
         if instance is None:
             return
         queue = self._queues[instance.model]
-        pool = queue.pools.get(instance.pool)
-        if pool is not None:
-            pool.instances.pop(instance_id, None)
+        instance.pool.leave(instance)
+        queue.fleet_changed()
         self._abort(
             (
                 each
@@ -391,8 +406,7 @@ class Dispatcher:
         for flight in flights:
             del self._flights[flight.batch]
             flight.release()
-            rest = tuple(each for each in flight.pending_instances() if each in self._instances)
-            effects.append(CancelBatch(flight.batch, rest))
+            effects.append(self._cancelled(flight))
             self._rebook(flight, detail, effects)
 
     def _apply(self, plan: Plan, effects: list[Effect]) -> None:
@@ -437,7 +451,7 @@ class Dispatcher:
             if batch in self._flights:
                 flight = self._flights.pop(batch)
                 flight.release()
-                effects.append(CancelBatch(batch, flight.pending_instances()))
+                effects.append(self._cancelled(flight))
                 detail = f"nothing was heard of batch {batch}"
                 self._end_all(flight, DropReason.DEADLINE, detail, effects)
         for queue in self._queues.values():
@@ -445,18 +459,28 @@ class Dispatcher:
                 self._dispatch(queue, effects)
 
     def _arm(self, effects: list[Effect]) -> None:
-        """Ask for the next wake-up, unless that very one is armed already."""
-        while self._give_ups and self._give_ups[0][1] not in self._flights:
-            heapq.heappop(self._give_ups)
-        wakes = [each.wake_us for each in self._queues.values() if each.wake_us is not None]
-        if self._give_ups:
-            wakes.append(self._give_ups[0][0])
-        if not wakes:
+        """Ask for a wake-up no later than the next one needed.
+
+        One that is armed for an earlier instant stays: it will find nothing to do and ask for the
+        next. Most are needed no more by then, so fewer are asked for than there are reasons.
+        """
+        at_us = self._next_us()
+        if at_us is None:
             return
-        at_us = max(min(wakes), self._now_us + 1)
-        if at_us != self._armed_us:
+        at_us = max(at_us, self._now_us + 1)
+        if self._armed_us is None or at_us < self._armed_us:
             self._armed_us = at_us
             effects.append(WakeAt(at_us))
+
+    def _next_us(self) -> Micros | None:
+        """Return the next instant at which something has to be looked at, whatever happens."""
+        while self._give_ups and self._give_ups[0][1] not in self._flights:
+            heapq.heappop(self._give_ups)
+        next_us = self._give_ups[0][0] if self._give_ups else None
+        for queue in self._queues.values():
+            if queue.wake_us is not None and (next_us is None or queue.wake_us < next_us):
+                next_us = queue.wake_us
+        return next_us
 
 
 def _unknown_model(request: Request) -> DropRequest:

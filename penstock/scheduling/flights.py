@@ -58,12 +58,13 @@ class Flight:
     def finish_stage(self, stage: int, now_us: Micros) -> None:
         """Correct the booking of one stage: it ended now."""
         self.stages_done.add(stage)
-        self.instances[stage].timeline.finish(self.batch, now_us)
+        self.instances[stage].finish(self.batch, now_us)
 
     def release(self) -> None:
         """Forget all its bookings that are left."""
         for stage, instance in enumerate(self.instances):
-            instance.timeline.release(self.batch)
+            if stage not in self.stages_done:
+                instance.release(self.batch)
             instance.card.up.release((self.batch, stage + 1))
             instance.card.down.release((self.batch, stage))
 

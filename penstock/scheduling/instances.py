@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -10,6 +12,8 @@ from penstock.domain.ids import BatchId, InstanceId, ModelName, PipelineId, Pool
 from penstock.domain.plan import ModelPlan, Pipeline, Plan, Pool
 from penstock.domain.units import Micros
 from penstock.scheduling.timeline import Timeline
+
+_STALE = 8  # entries per instance; with more those that hold no more are thrown away
 
 TransferKey: TypeAlias = tuple[BatchId, int]  # a batch may cross one card before several stages
 
@@ -27,28 +31,87 @@ class Instance:
     """A ready instance.
 
     Attributes:
+        pool: its own; bookings are made through the pool, which keeps the order of its instances.
         next_sequence: place of its next booking in the order booked on it.
+        settled_us: the instant under which its pool's order has it.
     """
 
     id: InstanceId
     model: ModelName
-    pool: PoolId
+    pool: LivePool
     server: ServerId
     card: NetworkCard
     timeline: Timeline[BatchId] = field(default_factory=Timeline)
     next_sequence: int = 0
+    settled_us: Micros = -1
+
+    def book(self, batch: BatchId, start_us: Micros, end_us: Micros) -> int:
+        """Book an interval after all others; return its place in the order booked here."""
+        self.timeline.book(batch, start_us, end_us)
+        self.pool.settle(self)
+        self.next_sequence += 1
+        return self.next_sequence - 1
+
+    def finish(self, batch: BatchId, at_us: Micros) -> None:
+        """Correct the booking of one batch: it ended then."""
+        self.timeline.finish(batch, at_us)
+        self.pool.settle(self)
+
+    def release(self, batch: BatchId) -> None:
+        """Forget the booking of one batch, if it has one."""
+        self.timeline.release(batch)
+        self.pool.settle(self)
 
 
 @dataclass(slots=True, eq=False)
 class LivePool:
-    """A pool of the plan with the instances that are ready, in the order they joined."""
+    """A pool of the plan with the instances that are ready, in the order they joined.
+
+    Attributes:
+        by_free: a heap of (instant, number, instance) that holds each ready instance with the
+            instant its bookings end, and entries that hold no more (`is_current`).
+    """
 
     plan: Pool
     instances: dict[InstanceId, Instance] = field(default_factory=dict)
+    by_free: list[tuple[Micros, int, Instance]] = field(default_factory=list)
+    _on_server: dict[ServerId, list[Instance]] = field(default_factory=dict)
+    _pushed: int = 0
 
     def latency_us(self, batch: int) -> Micros:
         """Return the stage's latency at a batch size up to the planned one."""
         return self.plan.latency_us_by_batch[batch - 1]
+
+    def join(self, instance: Instance) -> None:
+        """Take an instance that is ready."""
+        self.instances[instance.id] = instance
+        self._on_server.setdefault(instance.server, []).append(instance)
+        self.settle(instance)
+
+    def leave(self, instance: Instance) -> None:
+        """Forget an instance."""
+        if self.instances.pop(instance.id, None) is not None:
+            self._on_server[instance.server].remove(instance)
+
+    def on_server(self, server: ServerId) -> Sequence[Instance]:
+        """Return the instances on one server."""
+        return self._on_server.get(server, ())
+
+    def settle(self, instance: Instance) -> None:
+        """Put an instance in its place after its bookings may have changed."""
+        if instance.settled_us == instance.timeline.free_us:
+            return
+        instance.settled_us = instance.timeline.free_us
+        self._pushed += 1
+        heapq.heappush(self.by_free, (instance.settled_us, self._pushed, instance))
+        if len(self.by_free) > _STALE * len(self.instances) + _STALE:
+            self.by_free = [entry for entry in self.by_free if self.is_current(entry)]
+            heapq.heapify(self.by_free)
+
+    def is_current(self, entry: tuple[Micros, int, Instance]) -> bool:
+        """Tell whether an entry of the heap still holds."""
+        free_us, _, instance = entry
+        return free_us == instance.timeline.free_us and instance.id in self.instances
 
 
 @dataclass(slots=True, eq=False)

@@ -7,12 +7,18 @@ the receiver's network card.
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass
+from typing import TypeAlias
 
+from penstock.domain.errors import InvariantViolation
 from penstock.domain.ids import BatchId
 from penstock.domain.units import Micros
 from penstock.scheduling.effects import Hop
-from penstock.scheduling.instances import Instance, LivePipeline
+from penstock.scheduling.instances import Instance, LivePipeline, LivePool
+
+Transfer: TypeAlias = tuple[Micros, Micros] | None
+Entry: TypeAlias = tuple[Micros, int, Instance]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,24 +66,19 @@ def make_offer(pipeline: LivePipeline, size: int, now_us: Micros, hop_us: Micros
         hop_us: fixed cost of each hand-over.
     """
     hops: list[OfferedHop] = []
+    sender: Instance | None = None
     at_us = now_us
     work_us = hop_us
     for stage, pool in enumerate(pipeline.pools):
         compute_us = pool.latency_us(size)
         wire_us = size * pipeline.plan.transfers[stage - 1].us_per_sample if stage else 0
-        sender = hops[-1].instance if hops else None
-        hop = min(
-            (
-                _offer_hop(sender, each, at_us, wire_us, hop_us, compute_us, now_us)
-                for each in pool.instances.values()
-            ),
-            key=_completion,
-        )
-        hops.append(hop)
-        at_us = hop.end_us
+        instance, transfer, start_us = _earliest(pool, sender, at_us, wire_us, hop_us, now_us)
+        at_us = start_us + compute_us
+        hops.append(OfferedHop(instance, transfer, start_us, at_us))
         work_us += hop_us + compute_us
-        if hop.transfer_us is not None:
+        if transfer is not None:
             work_us += wire_us
+        sender = instance
     completion_us = at_us + hop_us
     return Offer(
         pipeline=pipeline,
@@ -89,48 +90,89 @@ def make_offer(pipeline: LivePipeline, size: int, now_us: Micros, hop_us: Micros
     )
 
 
-def book_offer(offer: Offer, batch: BatchId) -> tuple[Hop, ...]:
+def book_offer(offer: Offer, batch: BatchId, now_us: Micros) -> tuple[Hop, ...]:
     """Book every instance and network card of an offer made at this very instant."""
     route: list[Hop] = []
     sender: Instance | None = None
     for stage, hop in enumerate(offer.hops):
         instance = hop.instance
         if hop.transfer_us is not None and sender is not None:
-            sender.card.up.book((batch, stage), *hop.transfer_us)
-            instance.card.down.book((batch, stage), *hop.transfer_us)
-        instance.timeline.book(batch, hop.start_us, hop.end_us)
+            for lane in (sender.card.up, instance.card.down):
+                lane.expire(now_us)
+                lane.book((batch, stage), *hop.transfer_us)
+        sequence = instance.book(batch, hop.start_us, hop.end_us)
         route.append(
-            Hop(
-                instance=instance.id,
-                start_us=hop.start_us,
-                end_us=hop.end_us,
-                sequence=instance.next_sequence,
-            )
+            Hop(instance=instance.id, start_us=hop.start_us, end_us=hop.end_us, sequence=sequence)
         )
-        instance.next_sequence += 1
         sender = instance
     return tuple(route)
 
 
-def _completion(hop: OfferedHop) -> Micros:
-    return hop.end_us
-
-
-def _offer_hop(
+def _earliest(
+    pool: LivePool,
     sender: Instance | None,
-    instance: Instance,
-    ready_us: Micros,
+    at_us: Micros,
     wire_us: Micros,
     hop_us: Micros,
-    compute_us: Micros,
     now_us: Micros,
-) -> OfferedHop:
-    transfer: tuple[Micros, Micros] | None = None
-    if sender is not None and wire_us > 0 and sender.server != instance.server:
-        sender.card.up.expire(now_us)
-        instance.card.down.expire(now_us)
-        leave_us = max(ready_us, sender.card.up.free_at(now_us), instance.card.down.free_at(now_us))
-        ready_us = leave_us + wire_us
-        transfer = (leave_us, ready_us)
-    start_us = max(ready_us + hop_us, instance.timeline.free_at(now_us))
-    return OfferedHop(instance, transfer, start_us, start_us + compute_us)
+) -> tuple[Instance, Transfer, Micros]:
+    """Return the instance that can start first, the interval on the cards, and when it starts.
+
+    Instances are looked at in the order in which their bookings end; no later one can start before
+    that, nor anyone before the batch is there. So the search ends after one or two, however large
+    the pool is.
+    """
+    if sender is None or wire_us == 0:
+        return _first_free(pool, at_us + hop_us, now_us)
+    best: tuple[Instance, Transfer, Micros] | None = None
+    for each in pool.on_server(sender.server):
+        start_us = max(at_us + hop_us, each.timeline.free_at(now_us))
+        if best is None or start_us < best[2]:
+            best = each, None, start_us
+    leave_us = max(at_us, sender.card.up.free_us)
+    soonest_us = leave_us + wire_us + hop_us
+    looked_at: list[Entry] = []
+    while pool.by_free and (best is None or best[2] > max(soonest_us, pool.by_free[0][0])):
+        entry = heapq.heappop(pool.by_free)
+        if not pool.is_current(entry):
+            continue
+        looked_at.append(entry)
+        instance = entry[2]
+        if instance.server == sender.server:
+            continue
+        from_us = max(leave_us, instance.card.down.free_us)
+        there_us = from_us + wire_us
+        start_us = max(there_us + hop_us, instance.timeline.free_at(now_us))
+        if best is None or start_us < best[2]:
+            best = instance, (from_us, there_us), start_us
+    for entry in looked_at:
+        heapq.heappush(pool.by_free, entry)
+    if best is None:
+        raise InvariantViolation(f"pool {pool.plan.id} has no instance")
+    return best
+
+
+def _first_free(
+    pool: LivePool, ready_us: Micros, now_us: Micros
+) -> tuple[Instance, Transfer, Micros]:
+    """Return the instance that is free first once the batch is there; nothing is moved."""
+    best: Instance | None = None
+    best_us = 0
+    looked_at: list[Entry] = []
+    while pool.by_free and (best is None or best_us > max(ready_us, pool.by_free[0][0])):
+        entry = pool.by_free[0]
+        if not pool.is_current(entry):
+            heapq.heappop(pool.by_free)
+            continue
+        start_us = max(ready_us, entry[2].timeline.free_at(now_us))
+        if best is None or start_us < best_us:
+            best, best_us = entry[2], start_us
+        if best_us > max(ready_us, entry[0]):  # it overran: another may be free before it
+            looked_at.append(heapq.heappop(pool.by_free))
+        else:
+            break
+    for entry in looked_at:
+        heapq.heappush(pool.by_free, entry)
+    if best is None:
+        raise InvariantViolation(f"pool {pool.plan.id} has no instance")
+    return best, None, best_us

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from penstock.domain.requests import Request
 from penstock.domain.units import Micros
 from penstock.scheduling.instances import LivePipeline
 from penstock.scheduling.offers import Offer, make_offer
 from penstock.scheduling.ports import RoutingPolicy
+from penstock.scheduling.waiting import Queued
 
 
 class QueueOutlook:
@@ -20,6 +21,7 @@ class QueueOutlook:
         now_us: Micros,
         head: Request,
         waiting: int,
+        queued: Callable[[], Iterator[Queued]],
         pipelines: Sequence[LivePipeline],
         routing: RoutingPolicy,
         hop_us: Micros,
@@ -27,6 +29,7 @@ class QueueOutlook:
         self.now_us = now_us
         self.head = head
         self.waiting = waiting
+        self.queued = queued
         self._pipelines = pipelines
         self._routing = routing
         self._hop_us = hop_us

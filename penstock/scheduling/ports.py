@@ -6,13 +6,14 @@ or drop. Policies are chosen by name in `penstock.policies`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from penstock.domain.requests import DropReason, Request
 from penstock.domain.units import Micros
 from penstock.scheduling.offers import Offer
+from penstock.scheduling.waiting import Queued
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,10 @@ class Outlook(Protocol):
         """The request that must be served first; its deadline binds the batch."""
         ...
 
+    def queued(self) -> Iterator[Queued]:
+        """Yield what waits in the order it would be launched, the head first; as far as read."""
+        ...
+
     def offers(self) -> Sequence[Offer]:
         """Return each pipeline's offer for its planned batch, best first; at least one."""
         ...
@@ -93,5 +98,12 @@ class RoutingPolicy(Protocol):
     """In which order a model's pipelines are considered."""
 
     def rank(self, offers: Sequence[Offer]) -> Sequence[Offer]:
-        """Return the offers, best first."""
+        """Return the offers, best first; they come in the plan's order, at least one.
+
+        Asked once for each look at the queue, however that ends; learns nothing from it.
+        """
+        ...
+
+    def launched(self, offer: Offer) -> None:
+        """Learn that a batch was sent on this offer."""
         ...

@@ -26,13 +26,22 @@ class Timeline(Generic[K]):
     """Bookings in order of time.
 
     Invariant: booked intervals do not overlap; each starts at or after the end of the one before.
+
+    Attributes:
+        free_us: when all bookings are done if none overruns: `free_at` is never earlier.
     """
 
-    __slots__ = ("_bookings", "_busy_until_us")
+    __slots__ = ("_bookings", "_busy_until_us", "_first_end_us", "free_us")
 
     def __init__(self) -> None:
         self._bookings: dict[K, Booking] = {}
         self._busy_until_us: Micros = 0
+        self._first_end_us: Micros = 0
+        self.free_us: Micros = 0
+
+    def __len__(self) -> int:
+        """Return how many bookings have not been finished."""
+        return len(self._bookings)
 
     def free_at(self, now_us: Micros) -> Micros:
         """Return the first instant from `now_us` on at which all bookings are done.
@@ -41,14 +50,9 @@ class Timeline(Generic[K]):
         passed without a report is still running; either pushes back what follows. The bookings
         themselves stay as they were made.
         """
-        cursor = self._busy_until_us
-        first = True
-        for start_us, end_us in self._bookings.values():
-            cursor = max(cursor, start_us) + end_us - start_us
-            if first:
-                cursor = max(cursor, now_us)
-                first = False
-        return max(cursor, now_us)
+        if now_us > self._first_end_us and self._bookings:
+            return self._ends_from(now_us)[1]
+        return max(self.free_us, now_us)
 
     def book(self, key: K, start_us: Micros, end_us: Micros) -> None:
         """Book one interval after all others.
@@ -65,23 +69,40 @@ class Timeline(Generic[K]):
                 f"{key} cannot be booked on [{start_us}, {end_us}): last booking is {last}"
             )
         self._bookings[key] = Booking(start_us, end_us)
+        self.free_us = max(self.free_us, start_us) + end_us - start_us
+        if last is None:
+            self._first_end_us = self.free_us
 
     def finish(self, key: K, at_us: Micros) -> None:
         """Forget this batch's booking: it was being worked on until `at_us`."""
         if self._bookings.pop(key, None) is not None:
             self._busy_until_us = at_us
+            self._first_end_us, self.free_us = self._ends_from(0)
 
     def release(self, key: K) -> None:
         """Forget this batch's booking, if it has one; leaves every other untouched."""
-        self._bookings.pop(key, None)
+        if self._bookings.pop(key, None) is not None:
+            self._first_end_us, self.free_us = self._ends_from(0)
 
     def expire(self, now_us: Micros) -> None:
         """Forget bookings that have ended: for resources that nobody reports on."""
-        for key, booking in list(self._bookings.items()):
-            if booking.end_us > now_us:
+        while self._bookings:
+            key = next(iter(self._bookings))
+            if self._bookings[key].end_us > now_us:
                 return
             del self._bookings[key]
 
     def bookings(self) -> dict[K, Booking]:
         """Return a copy of the bookings, in order of time."""
         return dict(self._bookings)
+
+    def _ends_from(self, now_us: Micros) -> tuple[Micros, Micros]:
+        """Return when the first and the last booking end, none of them before `now_us`."""
+        first_us: Micros | None = None
+        cursor = self._busy_until_us
+        for start_us, end_us in self._bookings.values():
+            cursor = max(cursor, start_us) + end_us - start_us
+            if first_us is None:
+                cursor = max(cursor, now_us)
+                first_us = cursor
+        return (cursor if first_us is None else first_us), cursor

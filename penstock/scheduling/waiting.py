@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from penstock.domain.ids import RequestId
@@ -18,6 +19,14 @@ class _Piece:
     first: int
     count: int = field(compare=False)
     request: Request = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """Samples of one request that wait together."""
+
+    request: Request
+    samples: int
 
 
 class WaitingQueue:
@@ -51,6 +60,17 @@ class WaitingQueue:
         while self._heap and self._heap[0].request.id not in self._live:
             heapq.heappop(self._heap)
         return self._heap[0].request if self._heap else None
+
+    def in_order(self) -> Iterator[Queued]:
+        """Yield what waits, front first; changes nothing. Reading k of them takes k log k."""
+        heap = self._heap
+        ahead = [(heap[0], 0)] if heap else []
+        while ahead:
+            piece, place = heapq.heappop(ahead)
+            if piece.request.id in self._live:
+                yield Queued(piece.request, piece.count)
+            for child in range(2 * place + 1, min(2 * place + 3, len(heap))):
+                heapq.heappush(ahead, (heap[child], child))
 
     def remove(self, request: RequestId) -> None:
         """Forget all waiting samples of a request."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from penstock.domain.errors import InvalidPlan
 from penstock.domain.plan import Plan, SolveReport
 from penstock.latency.transfer import sample_transfer_us
 from planner.candidates import CandidatePath, CandidatePool
@@ -15,7 +14,6 @@ from planner.published.values import (
     PublishedConfiguration,
     PublishedPipeline,
     PublishedPlan,
-    PublishedStage,
     Scheduler,
 )
 from planner.solution import Solution
@@ -24,11 +22,10 @@ from planner.solution import Solution
 def plan_of(configuration: PublishedConfiguration, scheduler: Scheduler) -> Plan:
     """Return one scheduler's published plan with latencies from the published profiles.
 
-    Each pipeline has pools of its own. Pipelines of a model with the same stages become one with all
-    their instances: any instance of a pool may serve any batch.
+    Each pipeline has pools of its own. Pipelines of a model with the same stages become one with
+    all their instances: any instance of a pool may serve any batch.
 
     Raises:
-        InvalidPlan: a stage's batch or share is not profiled.
         KeyError: the configuration has no plan of that scheduler.
     """
     published = configuration.plans[scheduler]

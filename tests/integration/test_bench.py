@@ -22,10 +22,12 @@ from client.load import LoadSettings, Target, run_load
 from client.messages import Answer, infer_message
 from client.outcomes import LoadResult, RequestOutcome
 from client.report import report_of
-from penstock.arrivals import constant, poisson
+from penstock.arrivals import constant, gamma, poisson
+from penstock.command import run
 from penstock.domain.arrivals import Arrival
 from penstock.domain.ids import ModelName
 from penstock.formats.traces import read_trace
+from penstock.verbs import VERBS
 from protos import inference_pb2 as pb
 from protos import inference_pb2_grpc
 
@@ -365,6 +367,74 @@ async def test_the_command_measures_and_writes_what_it_is_asked_for(tmp_path: Pa
     assert [each.arrival_us for each in read_trace(trace.read_text(), "t")] == [
         number * 10 * MS for number in range(50)
     ]
+
+
+class ListingServer(EchoServer):
+    """Tells which model it serves."""
+
+    async def RepositoryIndex(
+        self,
+        _request: pb.RepositoryIndexRequest,
+        _context: grpc.aio.ServicerContext[pb.RepositoryIndexRequest, pb.RepositoryIndexResponse],
+    ) -> pb.RepositoryIndexResponse:
+        reply = pb.RepositoryIndexResponse()
+        reply.models.add(name=ECHO, state="READY")
+        return reply
+
+
+async def test_the_command_replays_a_trace_that_names_no_model(tmp_path: Path) -> None:
+    trace, saved = tmp_path / "llm.csv", tmp_path / "saved.csv"
+    trace.write_bytes(
+        b"TIMESTAMP,ContextTokens,GeneratedTokens\r\n"
+        b"2023-11-16 18:15:46.9999999,9,9\r\n2023-11-16 18:15:46.8,9,9\r\n"
+    )
+    asked = ("--trace", str(trace), "--slo-ms", "5000", "--save-trace", str(saved), "--json")
+    async with serving(ListingServer()) as address:
+        code, out, _ = await penstock("bench", "--address", address, *asked, "--rate-scale", "10")
+        assert code == 0
+        report = json.loads(out)
+        assert (report["requests"], report["models"], report["arrivals"]) == (20, [ECHO], "trace")
+        arrivals = read_trace(saved.read_text(), "saved")
+        assert (arrivals[0].arrival_us, len(arrivals)) == (0, 20)
+        assert all(each.arrival_us <= 199_999 for each in arrivals)
+        code, out, _ = await penstock("bench", "--address", address, *asked, "--rate", "25")
+    assert (code, json.loads(out)["requests"]) == (0, 5)
+
+
+async def test_the_command_takes_every_law(tmp_path: Path) -> None:
+    saved = tmp_path / "saved.csv"
+    law = ("--arrivals", "gamma:cv=3", "--rate", "200", "--duration", "0.5", "--seed", "5")
+    async with serving(EchoServer()) as address:
+        given = ("--model", ECHO, "--slo-ms", "5000", "--save-trace", str(saved), "--json")
+        code, out, _ = await penstock("bench", "--address", address, *law, *given)
+    assert (code, json.loads(out)["arrivals"]) == (0, "gamma:cv=3")
+    drawn = gamma(200.0, SECOND // 2, 3.0, random.Random(5))
+    assert tuple(each.arrival_us for each in read_trace(saved.read_text(), "saved")) == drawn
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--arrivals", "mmpp:burst=5"), "arrivals: mmpp: expected 'mmpp:burst=NUMBER,share=NUM"),
+        (("--trace", "llm.csv", "--arrivals", "constant"), "--arrivals: expected a law or a trace"),
+        (("--trace", "llm.csv", "--rate-scale", "2", "--rate", "9"), "--rate-scale: expected eit"),
+        (("--trace", "llm.csv"), "llm.csv: line 2, TIMESTAMP: expected a time such as '2023-11"),
+    ],
+)
+def test_what_is_wrong_with_the_load_is_told_before_a_server_is_asked(
+    arguments: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("llm.csv").write_text("TIMESTAMP,ContextTokens,GeneratedTokens\nyesterday,1,1\n")
+    with pytest.raises(SystemExit) as ended:
+        run("penstock", VERBS, ["bench", "--address", "127.0.0.1:1", *arguments])
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out, said.err.count("\n")) == (2, "", 1)
+    assert said.err.startswith(f"error: {message}")
 
 
 async def test_the_command_says_in_one_line_what_is_missing() -> None:

@@ -3,38 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from penstock.domain.requests import DropReason
 from penstock.domain.units import Micros
-from penstock.scheduling.ports import Decision, Drop, Launch, Outlook, Wait
+from penstock.policies.batching.shared import expired, until_due, until_free, window
+from penstock.policies.parameters import Within
+from penstock.scheduling.ports import Decision, Launch, Outlook
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FixedPolicy:
     """Launches when `size` samples wait, or the oldest has waited for `timeout_us`.
 
-    The batch stays open while its first instance is busy.
+    The batch stays open while its route is busy.
 
     Attributes:
-        size: None for the planned batch.
+        size: samples of a full batch; at most the planned batch, which None stands for.
+        timeout_us: time after which a batch that is not full is launched, in microseconds.
     """
 
-    size: int | None = None
+    size: Annotated[int | None, Within(least=1)] = None
     timeout_us: Micros = 5_000
 
     def decide(self, outlook: Outlook) -> Decision:
         """Launch a full batch, or what there is once the timeout has passed."""
-        now_us = outlook.now_us
-        if outlook.head.deadline_us <= now_us:
-            return Drop(DropReason.DEADLINE, "the deadline passed in the queue")
-        offer = outlook.offers()[0]
-        full = min(self.size or offer.size, offer.size)
-        if offer.idle_us > 0:
-            return Wait(now_us + offer.idle_us)
-        due_us = outlook.head.arrival_us + self.timeout_us
-        if outlook.waiting < full and now_us < due_us:
-            return Wait(min(due_us, outlook.head.deadline_us))
-        return Launch(outlook.resize(offer, min(full, outlook.waiting)))
+        if drop := expired(outlook):
+            return drop
+        planned = outlook.offers()[0]
+        full = min(self.size or planned.size, planned.size)
+        offer = window(outlook, planned, full)
+        if wait := until_free(outlook, offer):
+            return wait
+        if offer.size < full and (wait := until_due(outlook, full, self.timeout_us)):
+            return wait
+        return Launch(offer)
 
     def observe(self, batch: int, latency_us: Micros, met_deadline: bool) -> None:
         """Learn nothing: the size is fixed."""

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from client.bench import BenchOptions, arrivals_of, run_bench
+from client.bench import BenchOptions, load_of
 from client.inputs import random_inputs
 from client.load import LoadSettings, Target
-from penstock.domain.arrivals import Arrival
+from penstock.arrivals import Constant, Poisson, Replay, Window
+from penstock.domain.arrivals import Arrival, Load, ModelTrace, RequestTrace, Trace
 from penstock.domain.blocks import TensorSpec
-from penstock.domain.errors import InvalidSettings, InvalidTrace, UnknownName
+from penstock.domain.errors import InvalidSettings, UnknownName
 from penstock.domain.ids import ModelName
+from simulator.load import replayed_load
+from tests.support.builders import a_model_plan, a_plan, a_pool
 
 SECOND = 1_000_000
-M = ModelName("m")
+M, N = ModelName("m"), ModelName("n")
+WHOLE = Window()
 OPTIONS = BenchOptions(
     address="127.0.0.1:1",
     model="m",
-    arrivals="poisson",
-    rate_rps=100.0,
+    arrivals=Poisson(),
+    rate_rps=None,
     duration_us=SECOND,
-    trace=None,
     samples=1,
     connections=1,
     deadline_us=SECOND,
@@ -33,57 +35,76 @@ OPTIONS = BenchOptions(
     seed=0,
     max_requests=1_000,
 )
-TRACE = "arrival_us,model,samples,slo_us\n0,m,1,500\n10,n,2,\n20,m,1,\n"
+TRACE = ModelTrace(
+    (
+        Arrival(arrival_us=0, model=M, slo_us=500),
+        Arrival(arrival_us=10, model=N, samples=2),
+        Arrival(arrival_us=20, model=M),
+    )
+)
+REQUESTS = RequestTrace((0, 250_000, SECOND, 2 * SECOND - 1))
 
 
-@pytest.fixture
-def traced(tmp_path: Path) -> BenchOptions:
-    path = tmp_path / "trace.csv"
-    path.write_text(TRACE)
-    return replace(OPTIONS, arrivals="trace", trace=path, duration_us=None)
+def traced(trace: Trace, window: Window = WHOLE, scale: float | None = None) -> BenchOptions:
+    replay = Replay(trace=trace, window=window, rate_scale=scale)
+    return replace(OPTIONS, arrivals=replay, duration_us=None)
 
 
-def test_equal_seeds_give_equal_arrivals() -> None:
-    first, again = arrivals_of(OPTIONS, M), arrivals_of(OPTIONS, M)
-    assert first == again != arrivals_of(replace(OPTIONS, seed=1), M)
+def test_equal_seeds_give_equal_loads() -> None:
+    first, again = load_of(OPTIONS, [M]), load_of(OPTIONS, [M])
+    assert first == again != load_of(replace(OPTIONS, seed=1), [M])
 
 
-def test_constant_arrivals_with_their_samples() -> None:
-    arrivals = arrivals_of(replace(OPTIONS, arrivals="constant", samples=3), M)
-    assert len(arrivals) == 100
-    assert arrivals[1] == Arrival(arrival_us=10_000, model=M, samples=3)
+def test_a_law_comes_at_its_rate_with_its_samples() -> None:
+    options = replace(OPTIONS, arrivals=Constant(), samples=3, rate_rps=50.0)
+    load = load_of(options, [M])
+    assert (len(load.arrivals), load.span_us) == (50, SECOND)
+    assert load.arrivals[1] == Arrival(arrival_us=20_000, model=M, samples=3)
+
+
+def test_a_law_has_a_usual_rate_and_duration() -> None:
+    load = load_of(replace(OPTIONS, arrivals=Constant(), duration_us=None), [M])
+    assert (len(load.arrivals), load.span_us) == (1_000, 10 * SECOND)
 
 
 def test_a_load_is_bounded_in_number() -> None:
-    assert len(arrivals_of(replace(OPTIONS, max_requests=7), M)) == 7
+    load = load_of(replace(OPTIONS, arrivals=Constant(), max_requests=7), [M])
+    assert (len(load.arrivals), load.span_us) == (7, 60_001)
 
 
-def test_a_trace_is_kept_as_it_is(traced: BenchOptions) -> None:
-    arrivals = arrivals_of(traced, ModelName(""))
-    assert [(each.model, each.slo_us) for each in arrivals] == [
-        ("m", 500),
-        ("n", None),
-        ("m", None),
+def test_a_trace_of_ours_is_kept_as_it_is() -> None:
+    assert load_of(traced(TRACE), []) == Load(arrivals=TRACE.arrivals, span_us=21)
+
+
+def test_a_trace_of_ours_is_cut_to_a_model_and_a_window() -> None:
+    options = replace(traced(TRACE, Window(0, 20)), slo_us=9)
+    assert load_of(options, [M]).arrivals == (Arrival(arrival_us=0, model=M, slo_us=9),)
+
+
+def test_a_trace_that_names_nobody_asks_the_models_that_are_there() -> None:
+    load = load_of(replace(traced(REQUESTS), samples=4), [N, M])
+    assert [(each.model, each.samples) for each in load.arrivals] == [
+        ("m", 4),
+        ("n", 4),
+        ("m", 4),
+        ("n", 4),
     ]
 
 
-def test_a_trace_is_cut_to_a_model_and_a_duration(traced: BenchOptions) -> None:
-    arrivals = arrivals_of(replace(traced, duration_us=20, slo_us=9), M)
-    assert arrivals == (Arrival(arrival_us=0, model=M, slo_us=9),)
+@pytest.mark.parametrize(("rate", "scale"), [(10.0, None), (None, 5.0)])
+def test_a_trace_is_scaled_in_number(rate: float | None, scale: float | None) -> None:
+    options = replace(traced(REQUESTS, scale=scale), rate_rps=rate)
+    load = load_of(options, [M])
+    assert (len(load.arrivals), load.span_us) == (20, 2 * SECOND)
+    assert {0, 250_000, SECOND} < {each.arrival_us for each in load.arrivals}
 
 
-def test_a_broken_trace_is_told(traced: BenchOptions) -> None:
-    assert traced.trace is not None
-    traced.trace.write_text("when\n1\n")
-    with pytest.raises(InvalidTrace):
-        arrivals_of(traced, M)
-
-
-@pytest.mark.parametrize("arrivals", ["poisson", "trace"])
-async def test_trace_and_arrivals_must_agree(arrivals: str, traced: BenchOptions) -> None:
-    wrong = replace(OPTIONS, arrivals=arrivals, trace=traced.trace if arrivals != "trace" else None)
-    with pytest.raises(InvalidSettings, match="expected --arrivals trace together with --trace"):
-        await run_bench(wrong)
+@pytest.mark.parametrize("scale", [None, 0.5, 3.3])
+def test_the_simulator_makes_the_same_load_of_a_trace(scale: float | None) -> None:
+    plan = a_plan(*(a_model_plan([a_pool(name)], model=name) for name in (N, M)))
+    options = traced(REQUESTS, Window(1, 2 * SECOND), scale)
+    assert isinstance(options.arrivals, Replay)
+    assert load_of(options, [M, N]) == replayed_load(plan, options.arrivals, None, options.seed)
 
 
 def settings(*models: str, deadline_us: int = 1) -> LoadSettings:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
-
-from penstock.domain.errors import UnknownName
 from penstock.domain.ids import BatchId
 from penstock.domain.plan import Plan
 from penstock.domain.requests import DropReason
-from penstock.policies import BATCHING, ROUTING, batching_policy, routing_policy
 from penstock.policies.batching.fixed import FixedPolicy
 from penstock.policies.batching.reservation import ReservationPolicy
 from penstock.policies.routing.earliest_completion import EarliestCompletion
@@ -20,6 +16,7 @@ from penstock.scheduling.effects import DropRequest, Effect, RunBatch, WakeAt
 from penstock.scheduling.events import PlanApplied, RequestArrived, StageFinished, WakeUp
 from penstock.scheduling.ports import BatchingPolicy, RoutingPolicy
 from tests.support.builders import a_model_plan, a_plan, a_pool, a_request, all_joined
+from tests.support.driving import Drive
 
 
 def ready(
@@ -97,11 +94,11 @@ def test_reservation_prefers_the_next_head_to_a_batch_that_starves_others() -> N
 
 def test_fixed_launches_a_full_batch_at_once_and_a_part_after_its_timeout() -> None:
     pool = a_pool(latencies_us=(10_000, 12_000), instances=2)
-    dispatcher = ready(a_plan(a_model_plan([pool])), lambda: FixedPolicy(timeout_us=5_000))
-    assert arrive(dispatcher, 0, 0)[-1] == WakeAt(5_000)
-    assert sizes(arrive(dispatcher, 1_000, 1)) == [2]
-    assert arrive(dispatcher, 2_000, 2)[-1] == WakeAt(7_000)
-    assert sizes(dispatcher.handle(7_000, WakeUp())) == [1]
+    drive = Drive(a_plan(a_model_plan([pool])), lambda: FixedPolicy(timeout_us=5_000))
+    for at_us in (0, 1_000, 2_000):
+        drive.arrive(at_us)
+    drive.until(50_000)
+    assert drive.launches == [(1_000, 2), (7_000, 1)]
 
 
 def test_fixed_takes_a_smaller_size_if_told_and_drops_only_the_expired() -> None:
@@ -127,10 +124,21 @@ def test_earliest_completion_takes_the_faster_pipeline_even_if_it_queues() -> No
     assert effects[-1] == WakeAt(10_000)  # waits for the fast one although the slow one is idle
 
 
-def test_the_tables_know_their_names() -> None:
-    assert set(BATCHING) == {"reservation", "fixed"}
-    assert set(ROUTING) == {"least-queueing", "earliest-completion"}
-    with pytest.raises(UnknownName, match="known: fixed, reservation"):
-        batching_policy("aimd")
-    with pytest.raises(UnknownName, match="known: earliest-completion, least-queueing"):
-        routing_policy("random")
+def test_fixed_keeps_a_batch_open_while_a_later_stage_is_busy() -> None:
+    dispatcher = ready(two_stages(), lambda: FixedPolicy(timeout_us=0))
+    assert sizes(arrive(dispatcher, 0, 0)) == [1]
+    dispatcher.handle(5_000, StageFinished(batch=BatchId(0), stage=0, compute_us=5_000))
+    # The second stage is busy until 25 ms. One sample reaches it then if it leaves at 20 ms, two at
+    # 19 ms; they may queue there for 15 % of their 25 and 36 ms of work.
+    assert arrive(dispatcher, 6_000, 1)[-1] == WakeAt(16_250)
+    assert sizes(arrive(dispatcher, 13_000, 2)) == []
+    assert sizes(dispatcher.handle(13_599, WakeUp())) == []
+    assert sizes(dispatcher.handle(13_600, WakeUp())) == [2]
+
+
+def test_fixed_counts_its_timeout_from_the_oldest_not_from_the_most_urgent() -> None:
+    pool = a_pool(latencies_us=(10_000, 12_000, 14_000))
+    dispatcher = ready(a_plan(a_model_plan([pool])), lambda: FixedPolicy(timeout_us=5_000))
+    arrive(dispatcher, 0, 0)
+    assert WakeAt(5_000) not in arrive(dispatcher, 3_000, 1, slo_us=50_000)
+    assert sizes(dispatcher.handle(5_000, WakeUp())) == [2]

@@ -220,6 +220,18 @@ def test_losing_batches_again_and_again_ends() -> None:
     assert drops(bench.feed(3, failed)) == [(0, DropReason.UNAVAILABLE)]
 
 
+def test_no_word_goes_to_an_instance_that_is_gone() -> None:
+    plan = a_plan(a_model_plan([a_pool(latencies_us=(10_000,))], slo_us=10_000_000))
+    bench = Bench(plan, DispatcherLimits(rebookings=0))
+    bench.arrive(0, 0, slo_us=10_000_000, samples=2)  # two batches, one after the other
+    bench.feed(10_000, StageFinished(batch=BatchId(0), stage=0, compute_us=10_000))
+    effects = bench.feed(12_000, InstanceLost(InstanceId("p0/0")))
+    cancelled = [each for each in effects if isinstance(each, CancelBatch)]
+    assert drops(effects) == [(0, DropReason.UNAVAILABLE)]
+    assert cancelled
+    assert all(each.instances == () for each in cancelled)
+
+
 def test_a_cancelled_request_leaves_the_queue_and_its_batch() -> None:
     bench = Bench()
     bench.arrive(0, 0)

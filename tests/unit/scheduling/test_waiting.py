@@ -37,6 +37,19 @@ def test_a_request_is_cut_where_the_batch_is_full() -> None:
     assert len(queue) == 0
 
 
+def test_it_can_be_read_in_order_and_is_left_as_it_was() -> None:
+    queue = WaitingQueue()
+    for number in (5, 2, 8, 0, 7, 3, 6, 1, 4, 9):
+        queue.push(a_request(number, slo_us=100 + number, samples=2), 0, 2)
+    queue.take(3)
+    queue.remove(RequestId(4))
+    read = [(each.request.id, each.samples) for each in queue.in_order()]
+    assert read == [(1, 1), (2, 2), (3, 2), (5, 2), (6, 2), (7, 2), (8, 2), (9, 2)]
+    assert next(iter(queue.in_order())).request.id == 1
+    assert [each.request for each in queue.take(99)] == [each for each, _ in read]
+    assert list(queue.in_order()) == []
+
+
 def test_a_removed_request_leaves_no_samples_behind() -> None:
     queue = WaitingQueue()
     queue.push(a_request(0, samples=3), 0, 3)

@@ -1,0 +1,101 @@
+"""How much load a plan sustains: the greatest at which enough requests are answered in time."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from penstock.arrivals import Law, instants_of
+from penstock.domain.arrivals import Arrival
+from penstock.domain.ids import GpuClassName, ModelName
+from penstock.domain.outcomes import Interval
+from penstock.domain.placement import gpu_slots
+from penstock.domain.plan import Plan
+from penstock.domain.units import Micros
+from simulator.simulate import Scenario, Simulation, simulate_plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One model of a plan under one load.
+
+    Attributes:
+        load: as a multiple of the base rate.
+        busy_us: compute time by GPU class, in whole GPUs.
+    """
+
+    load: float
+    offered_rps: float
+    attainment: float
+    busy_us: Mapping[GpuClassName, float]
+    span_us: Micros
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trials:
+    """What surrounds the search for the load that one model sustains.
+
+    Attributes:
+        law: arrivals.
+        span_us: simulated time of each trial.
+        target: attainment that counts as sustained, above 0.
+        scenario: policies, jitter, seed.
+    """
+
+    law: Law
+    span_us: Micros
+    target: float
+    scenario: Scenario
+
+    def sustained(
+        self, plan: Plan, model: ModelName, base_rps: float, loads: Sequence[float]
+    ) -> Trial | None:
+        """Return the first of these loads, tried in this order, that is sustained.
+
+        Args:
+            plan: its other models are left out: each has a dispatcher and instances of its own.
+            model: whose requests come.
+            base_rps: what a load of 1 offers.
+            loads: descending, as in PPipe's study.
+        """
+        for load in loads:
+            trial = self.tried(plan, model, base_rps, load)
+            if trial.attainment >= self.target:
+                return trial
+        return None
+
+    def tried(self, plan: Plan, model: ModelName, base_rps: float, load: float) -> Trial:
+        """Offer one load to one model."""
+        alone = replace(plan, models=(plan.model(model),))
+        dice = random.Random(self.scenario.seed)
+        instants = instants_of(self.law, load * base_rps, self.span_us, dice)
+        arrivals = [Arrival(arrival_us=at_us, model=model) for at_us in instants]
+        run = simulate_plan(alone, arrivals, self.span_us, self.scenario)
+        return Trial(
+            load=load,
+            offered_rps=load * base_rps,
+            attainment=run.summary().attainment,
+            busy_us=busy_by_class(alone, run.intervals),
+            span_us=_end_us(run, self.span_us),
+        )
+
+
+def busy_by_class(plan: Plan, intervals: Sequence[Interval]) -> dict[GpuClassName, float]:
+    """Return how long GPUs of each class computed, in microseconds of whole GPUs."""
+    shares = {
+        each.id: (slot.gpu_class, float(each.share))
+        for slot in gpu_slots(plan)
+        for each in slot.instances
+    }
+    busy: defaultdict[GpuClassName, float] = defaultdict(float)
+    for each in intervals:
+        gpu_class, share = shares[each.instance]
+        busy[gpu_class] += share * (each.end_us - each.start_us)
+    return dict(busy)
+
+
+def _end_us(run: Simulation, span_us: Micros) -> Micros:
+    """Return when the last computation of a run ended, or its load."""
+    return max([span_us, *(each.end_us for each in run.intervals)])
