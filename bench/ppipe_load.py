@@ -195,9 +195,8 @@ def measured(
         for configuration in found:
             started = time.perf_counter()
             ours = with_cards(plan_asked(configuration, asked), asked.cards)
-            yardstick = with_cards(
-                plan_of(configuration, base_scheduler(configuration)), asked.cards
-            )
+            leading = plan_of(configuration, configuration.leading.scheduler)
+            yardstick = with_cards(leading, asked.cards)
             base = yardstick_rates(configuration)
             plain = replace(
                 asked.trials,
@@ -230,11 +229,6 @@ def measured(
                     "seconds": round(time.perf_counter() - started, 2),
                 },
             )
-
-
-def base_scheduler(configuration: PublishedConfiguration) -> Scheduler:
-    """Return whose plan is the yardstick: PPipe's if it is there."""
-    return configuration.leading.scheduler
 
 
 def yardstick_rates(configuration: PublishedConfiguration) -> dict[ModelName, float]:
