@@ -17,14 +17,16 @@ with 1 if the summary misses a bar that was asked for. See docs/bench.md.
 from __future__ import annotations
 
 import csv
+import math
 import multiprocessing
 import statistics
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,6 +41,9 @@ from penstock.domain.plan import Plan
 from penstock.domain.units import micros_from_seconds
 from penstock.options import finite
 from penstock.pictures.canvas import GRID, PALETTE, add_axes, new_figure, save
+from penstock.policies import batching_policy, routing_policy
+from planner.margin_loop import plan_with_margins
+from planner.margins import Chosen
 from planner.published import PublishedConfiguration, Scheduler, configurations
 from planner.published.plans import plan_of
 from simulator.simulate import Scenario
@@ -48,7 +53,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PICTURE = "ppipe_load.png"
-YARDSTICK = "published"  # policy of the yardstick
+YARDSTICK, ROUTING = "published", "least-queueing"  # policies of the yardstick
+PLAN_GAP = 3e-3
+PLANS = 8  # of the planning time: so much of it may one plan take
+TRIAL_US = 15_000_000  # simulated, of each try of margins
+OTHER_SEED = 1000
+HIGHER = 1.1  # than a plan promises: so much its load may be at first
 CLOSE = 0.05  # load factors this close to the reference agree
 
 
@@ -57,6 +67,43 @@ class Cards(StrEnum):
 
     GPU = "gpu"
     SERVER = "server"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planning:
+    """A plan of ours to be made: margins found by simulation, with other arrivals than the load's.
+
+    Attributes:
+        stages: most per pipeline; None: as published.
+        seconds: to search for.
+    """
+
+    configuration: PublishedConfiguration
+    trials: Trials
+    cards: Cards
+    stages: int | None
+    seconds: float
+
+    def run(self) -> Chosen:
+        """Make it."""
+        cluster = self.configuration.cluster
+        options = replace(
+            cluster.options,
+            mode="general",
+            packing="whole-gpu",
+            max_stages=self.stages or cluster.options.max_stages,
+            relative_gap=PLAN_GAP,
+            time_limit_s=self.seconds / PLANS,
+        )
+        scenario = replace(self.trials.scenario, seed=self.trials.scenario.seed + OTHER_SEED)
+        return plan_with_margins(
+            replace(cluster, options=options),
+            self.configuration.profiles,
+            replace(self.trials, scenario=scenario, span_us=TRIAL_US),
+            blocks_digests={},
+            seconds=self.seconds,
+            as_simulated=partial(with_cards, cards=self.cards),
+        )
 
 
 class Planner(StrEnum):
@@ -81,6 +128,8 @@ class Asked:
     trials: Trials
     step: float
     cards: Cards
+    stages: int | None
+    plan_seconds: float
     jobs: int
 
 
@@ -133,6 +182,12 @@ def main(
         Cards,
         typer.Option(help="Network cards: of each GPU, as PPipe's simulator has it, or server."),
     ] = Cards.GPU,
+    stages: Annotated[
+        int | None, typer.Option(min=1, help="Of our plans, at most; else as published.")
+    ] = None,
+    plan_seconds: Annotated[
+        float, typer.Option(min=1, callback=finite, help="For each of our plans.")
+    ] = 60.0,
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
     out_dir: Annotated[Path, typer.Option(help="Where lines and picture go.")] = Path(
         "build/bench"
@@ -154,8 +209,11 @@ def main(
             ),
             step=step,
             cards=cards,
+            stages=stages,
+            plan_seconds=plan_seconds,
             jobs=jobs,
         )
+        batching_policy(policy), routing_policy(routing)  # say at once if there is none
         known = {} if reference is None else read_reference(reference)
         found = [each for each in configurations(data, plan_set) if only in each.name]
         if not found:
@@ -192,43 +250,65 @@ def measured(
     """Yield each configuration with its line, in order; the processes work ahead."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(asked.jobs, mp_context=context) as pool:
-        for configuration in found:
-            started = time.perf_counter()
-            ours = with_cards(plan_asked(configuration, asked), asked.cards)
-            leading = plan_of(configuration, configuration.leading.scheduler)
-            yardstick = with_cards(leading, asked.cards)
-            base = yardstick_rates(configuration)
-            plain = replace(
-                asked.trials,
-                scenario=replace(
-                    asked.trials.scenario, batching=YARDSTICK, routing="least-queueing"
-                ),
+        plannings = [
+            pool.submit(
+                Planning(
+                    configuration=each,
+                    trials=asked.trials,
+                    cards=asked.cards,
+                    stages=asked.stages,
+                    seconds=asked.plan_seconds,
+                ).run
             )
-            same = ours == yardstick and plain == asked.trials
-            lots = [jobs_of(ours, base, asked.trials, asked.step)]
-            lots += [] if same else [jobs_of(yardstick, base, plain, asked.step)]
-            futures = [[pool.submit(each.run) for each in lot] for lot in lots]
-            trials = [[future.result() for future in lot] for lot in futures]
-            line = line_of(configuration, ours, base, trials[0])
-            baseline = line_of(configuration, yardstick, base, trials[-1])
+            for each in (found if asked.planner == Planner.PENSTOCK else ())
+        ]
+        for number, configuration in enumerate(found):
+            started = time.perf_counter()
+            chosen = plannings[number].result() if plannings else None
+            plan = plan_asked(configuration, asked) if chosen is None else chosen.plan
+            # PPipe's study begins at what its plan promises; ours may promise more.
+            line = compared(pool, configuration, plan, asked, 1.0 if chosen is None else None)
             yield (
                 configuration,
-                {
-                    "config": configuration.name,
-                    "sustained_rps": line["sustained_rps"],
-                    "published_sustained_rps": baseline["sustained_rps"],
-                    "ratio": _ratio(line["sustained_rps"], baseline["sustained_rps"]),
-                    "planned_rps": ours.solve.objective_rps,
-                    "published_planned_rps": yardstick.solve.objective_rps,
-                    "load_factor_by_model": line["load_factor_by_model"],
-                    "published_load_factor_by_model": baseline["load_factor_by_model"],
-                    "low_class_utilisation": line["low_class_utilisation"],
-                    "high_class_utilisation": line["high_class_utilisation"],
-                    "published_low_class_utilisation": baseline["low_class_utilisation"],
-                    "published_high_class_utilisation": baseline["high_class_utilisation"],
+                line
+                | {
+                    "margins": None if chosen is None else dict(chosen.margins),
+                    "tries": None if chosen is None else len(chosen.tries),
                     "seconds": round(time.perf_counter() - started, 2),
                 },
             )
+
+
+def compared(
+    pool: Executor,
+    configuration: PublishedConfiguration,
+    plan: Plan,
+    asked: Asked,
+    most: float | None,
+) -> dict[str, Any]:
+    """Load a plan and the yardstick, and return what both sustain."""
+    ours = with_cards(plan, asked.cards)
+    leading = plan_of(configuration, configuration.leading.scheduler)
+    yardstick = with_cards(leading, asked.cards)
+    base = yardstick_rates(configuration)
+    scenario = replace(asked.trials.scenario, batching=YARDSTICK, routing=ROUTING)
+    plain = replace(asked.trials, scenario=scenario)
+    lots = [jobs_of(ours, base, asked.trials, asked.step, most)]
+    if ours != yardstick or plain != asked.trials:
+        lots.append(jobs_of(yardstick, base, plain, asked.step, 1.0))
+    futures = [[pool.submit(each.run) for each in lot] for lot in lots]
+    trials = [[future.result() for future in lot] for lot in futures]
+    line = line_of(configuration, ours, base, trials[0])
+    baseline = line_of(configuration, yardstick, base, trials[-1])
+    published = {f"published_{key}": value for key, value in baseline.items()}
+    return {
+        "config": configuration.name,
+        **line,
+        **published,
+        "ratio": _ratio(line["sustained_rps"], baseline["sustained_rps"]),
+        "planned_rps": ours.solve.objective_rps,
+        "published_planned_rps": yardstick.solve.objective_rps,
+    }
 
 
 def yardstick_rates(configuration: PublishedConfiguration) -> dict[ModelName, float]:
@@ -256,13 +336,19 @@ def with_cards(plan: Plan, cards: Cards) -> Plan:
     return replace(plan, gpu_classes=alone)
 
 
-def jobs_of(plan: Plan, base: Mapping[ModelName, float], trials: Trials, step: float) -> list[Job]:
-    """Return one job per model: loads from what the plan promises, or the yardstick does, down."""
+def jobs_of(
+    plan: Plan,
+    base: Mapping[ModelName, float],
+    trials: Trials,
+    step: float,
+    most: float | None = None,
+) -> list[Job]:
+    """Return one job per model: loads from `most`, or else what the plan could carry, down."""
     jobs = []
     for model in plan.models:
         rate = base[model.model]
-        highest = max(1.0, model.throughput_rps / rate)
-        steps = int(highest / step + 1 - 1e-9)
+        highest = most or max(1.0, HIGHER * model.throughput_rps / rate)
+        steps = math.ceil(highest / step - 1e-9)
         loads = tuple(number * step for number in range(steps, 0, -1))
         jobs.append(Job(plan=plan, model=model.model, base_rps=rate, loads=loads, trials=trials))
     return jobs

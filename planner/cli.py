@@ -6,12 +6,16 @@ Decides nothing. The solver and the formats are imported inside the verbs, so th
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from penstock.console import note, progress, show_json, show_text
+from penstock.domain.errors import InvalidSettings
 from penstock.options import drawable, finite
 from planner.asked import (
     AsJson,
@@ -26,12 +30,20 @@ from planner.asked import (
 )
 
 if TYPE_CHECKING:
+    from penstock.domain.cluster import Cluster
+    from penstock.domain.ids import ModelName
     from penstock.domain.plan import Plan
+    from planner.inputs import Profiles
+    from simulator.sustain import Trials
+
+AUTO = "auto"
+TRIAL_US = 20_000_000  # simulated
+MARGIN_SHARES = 8  # of the time limit: so much of it may one plan take
 
 PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="plan.json")]
 
 
-@asks(*all_but())
+@asks(*all_but("slo_margin"))
 def plan(
     cluster: ClusterFile,
     profiles: ProfilesOption = Path("profiles"),
@@ -45,6 +57,17 @@ def plan(
     ] = None,
     *,
     asked: Asked,
+    margin: Annotated[
+        str | None,
+        typer.Option(
+            help="Part of the SLO kept for queueing; auto: for each model, found by simulation."
+        ),
+    ] = None,
+    target: Annotated[
+        float, typer.Option(min=0.01, max=1, callback=finite, help="Attainment, for auto.")
+    ] = 0.99,
+    arrivals: Annotated[str, typer.Option(help="Arrival law, for auto.")] = "poisson",
+    policy: Annotated[str, typer.Option(help="Batching policy, for auto.")] = "reservation",
     solver: SolverOption = Solver.HIGHS,
     no_partition: Annotated[
         bool, typer.Option("--no-partition", help="Keep models whole: the baseline.")
@@ -63,26 +86,89 @@ def plan(
     from planner.interrupts import give_up, leave_at_once, noticed
     from planner.planning import make_plan
 
-    fleet = fleet_with(cluster, asked)
+    fixed = _fixed_margin(margin)
+    if margin == AUTO and (running is not None or no_partition):
+        found_with = "--running" if running is not None else "--no-partition"
+        raise InvalidSettings("--margin auto", "", "no --running, no --no-partition", found_with)
+    fleet = fleet_with(cluster, {**asked, "slo_margin": fixed})
     inputs = load_profiles(profiles, fleet)
     digests = load_blocks_digests(repository, fleet) if repository else {}
     in_force = load_plan(running) if running else None
     with noticed() as interrupts:
         try:
-            found = make_plan(
-                fleet,
-                inputs,
-                partition=not no_partition,
-                blocks_digests=digests,
-                solver=solver.value,
-                running=in_force,
-            )
+            if margin == AUTO:
+                trials = _trials(arrivals, policy, target, fleet.options.seed)
+                found = _with_margins(fleet, inputs, trials, digests, solver, quiet=as_json)
+            else:
+                found = make_plan(
+                    fleet,
+                    inputs,
+                    partition=not no_partition,
+                    blocks_digests=digests,
+                    solver=solver.value,
+                    running=in_force,
+                )
         except KeyboardInterrupt:
             give_up("interrupted before any plan was found")
     _hand_over(found, in_force, out, plot, as_json=as_json)
     if interrupts:
         note(f"interrupted: the best plan found so far, {found.solve.gap:.2%} from its bound")
         leave_at_once(0)
+
+
+def _fixed_margin(margin: str | None) -> float | None:
+    """Return a margin given as a number; None for `auto` and where none is given."""
+    if margin is None or margin == AUTO:
+        return None
+    try:
+        found = float(margin)
+    except ValueError:
+        found = math.nan
+    if not 0 <= found < 1:
+        raise typer.BadParameter(f"{margin!r} is neither a part of the SLO, 0 to 1, nor auto")
+    return found
+
+
+def _trials(arrivals: str, policy: str, target: float, seed: int) -> Trials:
+    from penstock.arrivals import law_of
+    from penstock.policies import batching_policy
+    from simulator.simulate import Scenario
+    from simulator.sustain import Trials
+
+    batching_policy(policy)  # says at once if there is none
+    scenario = Scenario(batching=policy, seed=seed)
+    law = law_of(arrivals)
+    return Trials(law=law, span_us=TRIAL_US, target=target, scenario=scenario)
+
+
+def _with_margins(
+    fleet: Cluster,
+    inputs: Profiles,
+    trials: Trials,
+    digests: Mapping[ModelName, str],
+    solver: Solver,
+    *,
+    quiet: bool,
+) -> Plan:
+    """Look for margins, telling each try on stderr."""
+    from planner.margin_loop import plan_with_margins
+    from planner.words import tried
+
+    limit_s = fleet.options.time_limit_s
+    chosen = plan_with_margins(
+        replace(fleet, options=replace(fleet.options, time_limit_s=limit_s / MARGIN_SHARES)),
+        inputs,
+        trials,
+        blocks_digests=digests,
+        solver=solver.value,
+        seconds=limit_s,
+        on_try=lambda each: None if quiet else note(tried(each)),
+    )
+    if not quiet:
+        note("margins found; to check or plan again with them, give the models in the file")
+        for model in chosen.plan.models:
+            note(f"  {model.model}: margin_ms: {model.margin_us / 1_000:g}")
+    return chosen.plan
 
 
 @asks(*all_but("time_limit_s", "seed"))

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from penstock.domain.plan import ObjectiveUnit
 from penstock.domain.units import Micros, ms_from_micros
+from planner.margins import Try
 
 _COARSE_MS = 10.0  # from here one decimal says enough
 _COARSE_RPS = 10.0
@@ -44,3 +45,19 @@ def valued(value: float, unit: ObjectiveUnit) -> str:
 def listed(names: Sequence[str]) -> str:
     """Return names joined by commas, the last by *and*."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def tried(each: Try) -> str:
+    """Return one try of the margin loop in a line."""
+    parts = sorted(set(each.margins.values()))
+    told = (
+        f"margin {parts[0]:.0%} of every SLO"
+        if len(parts) == 1
+        else "margins " + ", ".join(f"{name} {part:.0%}" for name, part in each.margins.items())
+    )
+    if each.planned_rps is None:
+        return f"{told}: no plan"
+    planned, sustained = (
+        number(value, "rps") for value in (each.planned_rps, each.sustained_weighted_rps)
+    )
+    return f"{told}: planned {planned}, sustains {sustained} samples/s per unit of weight"

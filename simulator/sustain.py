@@ -16,6 +16,9 @@ from penstock.domain.plan import Plan
 from penstock.domain.units import Micros
 from simulator.simulate import Scenario, Simulation, simulate_plan
 
+_PRECISION = 1 / 64
+_LIKELY = 0.75  # plans that do not sustain what they promise seldom sustain less
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
@@ -65,6 +68,28 @@ class Trials:
             if trial.attainment >= self.target:
                 return trial
         return None
+
+    def greatest(self, plan: Plan, model: ModelName, base_rps: float) -> Trial | None:
+        """Return the greatest load up to 1 that is sustained, to 1/64; None if none is.
+
+        By bisection, as if whatever is below a sustained load were sustained.
+
+        Args:
+            plan: its other models are left out.
+            model: whose requests come.
+            base_rps: what a load of 1 offers.
+        """
+        best: Trial | None = None
+        low, high = 0.0, 1.0
+        load = 1.0
+        while high - low > _PRECISION:
+            trial = self.tried(plan, model, base_rps, load)
+            if trial.attainment >= self.target:
+                low, best = load, trial
+            else:
+                high = load
+            load = _LIKELY if low == 0.0 and high == 1.0 else (low + high) / 2
+        return best
 
     def tried(self, plan: Plan, model: ModelName, base_rps: float, load: float) -> Trial:
         """Offer one load to one model."""

@@ -33,7 +33,7 @@ class ReservationPolicy:
 
     min_rate: float = 0.95
     safety: float = 0.05
-    bind_lead: float = 0.15
+    bind_lead: float = 0.5
 
     def decide(self, outlook: Outlook) -> Decision:
         """Take the first pipeline, in routing order, that can meet the head's deadline."""
