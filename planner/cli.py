@@ -125,7 +125,8 @@ def _fixed_margin(margin: str | None) -> float | None:
     except ValueError:
         found = math.nan
     if not 0 <= found < 1:
-        raise typer.BadParameter(f"{margin!r} is neither a part of the SLO, 0 to 1, nor auto")
+        told = f"{margin!r} is neither a part of the SLO, 0 to 1, nor auto"
+        raise typer.BadParameter(told, param_hint="--margin")
     return found
 
 

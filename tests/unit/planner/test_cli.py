@@ -207,6 +207,7 @@ def test_options_that_contradict_the_file(
     [
         ("--margin", "nan"),
         ("--margin", "1"),
+        ("--margin", "automatic"),
         ("--max-price", "inf"),
         ("--time-limit", "0"),
         ("--gap", "nan"),
@@ -219,6 +220,31 @@ def test_options_that_contradict_the_file(
 def test_options_out_of_range(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("plan", "cluster.yaml", option, value) == 2
     assert option in capsys.readouterr().err
+
+
+def test_margins_are_found_and_told(fleet: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("plan", "cluster.yaml", "--margin", "auto", "--time-limit", "4") == 0
+    told = capsys.readouterr().err
+    assert "sustains" in told
+    plan = json.loads((fleet / "plan.json").read_text(encoding="utf-8"))
+    for model in plan["models"]:
+        assert f"{model['model']}: margin_ms: {model['margin_us'] / 1_000:g}" in told
+
+
+@pytest.mark.usefixtures("fleet")
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--no-partition",), "--no-partition"),
+        (("--arrivals", "gama"), "gamma"),
+        (("--policy", "hope"), "reservation"),
+    ],
+)
+def test_margins_cannot_be_found_for_everything(
+    arguments: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("plan", "cluster.yaml", "--margin", "auto", *arguments) == 2
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("objective", ["goodput", "least-cost", "fewest-gpus"])

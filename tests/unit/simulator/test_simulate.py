@@ -40,7 +40,8 @@ def test_one_request_takes_the_planned_latency() -> None:
 
 def test_stages_overlap_between_batches() -> None:
     plan = a_plan(a_model_plan(STAGES))
-    result = simulate_plan(plan, arrivals(0, 0, 0, 0), 1_000_000, Scenario())
+    late = Scenario(batching="reservation:bind_lead=0.15")
+    result = simulate_plan(plan, arrivals(0, 0, 0, 0), 1_000_000, late)
     # 1 alone, then 2 together bound at 10 ms, then the last at 25 ms; stage two is busy from
     # 10 to 30, 30 to 60 and 60 to 80 ms.
     assert [each.latency_us for each in result.outcomes] == [30_000, 60_000, 60_000, 80_000]
