@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from penstock.console import progress, show, show_json
+from penstock.domain.errors import InvalidSettings
 from penstock.domain.units import US_PER_SECOND, Micros, micros_from_seconds
 from penstock.load_options import (
     ArrivalsOption,
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from penstock.arrivals import Law, Replay
     from penstock.domain.arrivals import Load
     from penstock.domain.plan import Plan
-    from simulator.simulate import Simulation
+    from simulator.simulate import Scenario, Simulation
 
 USUAL_LOAD = 0.9
 USUAL_DURATION_US = 30 * US_PER_SECOND
@@ -60,6 +62,18 @@ def simulate(
         ),
     ] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of arrivals and jitter.")] = 0,
+    find_max_load: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            max=1,
+            callback=finite,
+            help="Find the greatest load of each model at this attainment, such as 0.99.",
+        ),
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=1000, help="Seeds that the greatest load is a mean of.")
+    ] = 5,
     plot: Annotated[
         Path | None, typer.Option(callback=drawable, help="Draw a timeline: png, svg or html.")
     ] = None,
@@ -81,7 +95,6 @@ def simulate(
         fit=("--load", load),
     )
     the_plan = read_plan(plan.read_text(encoding="utf-8"), str(plan))
-    offered = _offered(the_plan, asked, load, duration_us, seed)
     scenario = Scenario(
         batching=policy,
         routing=routing,
@@ -89,6 +102,14 @@ def simulate(
         warmup_us=micros_from_seconds(warmup),
         seed=seed,
     )
+    if find_max_load is not None:
+        given = {"--load": load, "--trace": trace, "--plot": plot, "--out": out}
+        _refuse(given)
+        _find_max_load(
+            the_plan, asked, duration_us, scenario, find_max_load, seeds, as_json=as_json
+        )
+        return
+    offered = _offered(the_plan, asked, load, duration_us, seed)
     with progress(quiet=as_json) as bar:
         task = bar.add_task("simulated ms", total=offered.span_us // 1_000)
         result = simulate_plan(
@@ -106,6 +127,46 @@ def simulate(
         show_json(summary_json(the_plan, result))
     else:
         show(summary_table(the_plan, result))
+
+
+def _refuse(given: Mapping[str, object]) -> None:
+    """Refuse options that mean nothing where a load is to be found.
+
+    Raises:
+        InvalidSettings: one was given.
+    """
+    for option, value in given.items():
+        if value is not None:
+            raise InvalidSettings("--find-max-load", "", f"no {option} beside it", option)
+
+
+def _find_max_load(
+    plan: Plan,
+    asked: Law | Replay,
+    duration_us: Micros | None,
+    scenario: Scenario,
+    target: float,
+    seeds: int,
+    *,
+    as_json: bool,
+) -> None:
+    from penstock.arrivals import Replay
+    from penstock.policies import batching_policy, routing_policy
+    from simulator.max_load import max_load_json, max_load_table, max_loads
+    from simulator.sustain import Trials
+
+    if isinstance(asked, Replay):
+        raise InvalidSettings("--find-max-load", "", "an arrival law", "a trace")
+    batching_policy(scenario.batching), routing_policy(scenario.routing)
+    span_us = USUAL_DURATION_US if duration_us is None else duration_us
+    trials = Trials(law=asked, span_us=span_us, target=target, scenario=scenario)
+    with progress(quiet=as_json) as bar:
+        task = bar.add_task("models and seeds", total=seeds * len(plan.models))
+        found = max_loads(plan, trials, seeds, lambda: bar.advance(task))
+    if as_json:
+        show_json(max_load_json(found, target))
+    else:
+        show(max_load_table(found, target))
 
 
 def _offered(

@@ -69,8 +69,10 @@ class Trials:
                 return trial
         return None
 
-    def greatest(self, plan: Plan, model: ModelName, base_rps: float) -> Trial | None:
-        """Return the greatest load up to 1 that is sustained, to 1/64; None if none is.
+    def greatest(
+        self, plan: Plan, model: ModelName, base_rps: float, most: float = 1.0
+    ) -> Trial | None:
+        """Return the greatest load that is sustained, to 1/64; None if none is.
 
         By bisection, as if whatever is below a sustained load were sustained.
 
@@ -78,9 +80,10 @@ class Trials:
             plan: its other models are left out.
             model: whose requests come.
             base_rps: what a load of 1 offers.
+            most: greatest load of interest, 1 or more.
         """
         best: Trial | None = None
-        low, high = 0.0, 1.0
+        low, high = 0.0, most
         load = 1.0
         while high - low > _PRECISION:
             trial = self.tried(plan, model, base_rps, load)

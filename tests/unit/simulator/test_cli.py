@@ -142,3 +142,23 @@ def test_bad_input_is_one_line_and_exit_code_2(
     said = capsys.readouterr()
     assert said.err.startswith(f"error: {message}")
     assert (said.err.count("\n"), said.out) == (1, "")
+
+
+def test_the_greatest_load_is_found(plan: str, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--find-max-load", "0.99", "--seeds", "2", "--duration", "2", "--json")
+    assert call(plan, *options) == 0
+    found = json.loads(capsys.readouterr().out)["models"]["m"]
+    assert len(found["loads"]) == 2
+    assert found["sustained_rps"] == pytest.approx(found["load"] * found["planned_rps"])
+    assert call(plan, "--find-max-load", "0.99", "--seeds", "1", "--duration", "2") == 0
+    assert "load sustained" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "extra", [("--load", "0.5"), ("--plot", "there.png"), ("--policy", "hope")]
+)
+def test_what_does_not_go_with_finding_a_load_is_refused(
+    extra: tuple[str, str], plan: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(plan, "--find-max-load", "0.99", *extra) == 2
+    assert "error:" in capsys.readouterr().err
