@@ -30,6 +30,10 @@ class Engine:
         heapq.heappush(self._heap, (at_us, self._scheduled, action))
         self._scheduled += 1
 
+    def halt(self) -> None:
+        """Forget all that is scheduled: the run ends with the present action."""
+        self._heap.clear()
+
     def run(self, on_progress: Callable[[Micros], None] | None = None) -> None:
         """Run until nothing is scheduled.
 

@@ -86,6 +86,7 @@ def simulate_plan(
     span_us: Micros,
     scenario: Scenario,
     on_progress: Callable[[Micros], None] | None = None,
+    most_misses: int | None = None,
 ) -> Simulation:
     """Serve the arrivals with the plan's fleet, every planned instance ready from the start.
 
@@ -95,6 +96,8 @@ def simulate_plan(
         span_us: time over which the load is offered, warm-up included.
         scenario: policies, jitter, warm-up.
         on_progress: told the simulated instant now and then.
+        most_misses: requests that may miss their SLO, warm-up included; with one more the run ends,
+            and only what has ended by then is counted.
 
     Raises:
         InvalidInput: an arrival names a model that is not in the plan, or the warm-up
@@ -106,7 +109,8 @@ def simulate_plan(
         raise InvalidInput("simulate", "warmup", "less than the duration", f"{span_us} us")
     dispatcher = Dispatcher(batching_policy(scenario.batching), routing_policy(scenario.routing))
     engine = Engine()
-    world = World(plan, dispatcher, engine, LogNormalJitter(scenario.jitter_sigma, scenario.seed))
+    jitter = LogNormalJitter(scenario.jitter_sigma, scenario.seed)
+    world = World(plan, dispatcher, engine, jitter, most_misses)
     world.start()
     world.offer(_requests(plan, arrivals))
     engine.run(on_progress)

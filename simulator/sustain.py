@@ -17,6 +17,7 @@ from penstock.domain.units import Micros
 from simulator.simulate import Scenario, Simulation, simulate_plan
 
 _PRECISION = 1 / 64
+_ROUNDING = 1e-9
 _LIKELY = 0.75  # plans that do not sustain what they promise seldom sustain less
 
 
@@ -26,6 +27,7 @@ class Trial:
 
     Attributes:
         load: as a multiple of the base rate.
+        attainment: of the whole load; below the target, of what had ended when that was clear.
         busy_us: compute time by GPU class, in whole GPUs.
     """
 
@@ -95,12 +97,13 @@ class Trials:
         return best
 
     def tried(self, plan: Plan, model: ModelName, base_rps: float, load: float) -> Trial:
-        """Offer one load to one model."""
+        """Offer one load to one model, until it is clear that it is not sustained."""
         alone = replace(plan, models=(plan.model(model),))
         dice = random.Random(self.scenario.seed)
         instants = instants_of(self.law, load * base_rps, self.span_us, dice)
         arrivals = [Arrival(arrival_us=at_us, model=model) for at_us in instants]
-        run = simulate_plan(alone, arrivals, self.span_us, self.scenario)
+        most_misses = int((1 - self.target) * len(arrivals) + _ROUNDING)
+        run = simulate_plan(alone, arrivals, self.span_us, self.scenario, most_misses=most_misses)
         return Trial(
             load=load,
             offered_rps=load * base_rps,

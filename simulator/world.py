@@ -86,8 +86,23 @@ class World:
     """
 
     def __init__(
-        self, plan: Plan, dispatcher: Dispatcher, engine: Engine, jitter: LogNormalJitter
+        self,
+        plan: Plan,
+        dispatcher: Dispatcher,
+        engine: Engine,
+        jitter: LogNormalJitter,
+        most_misses: int | None = None,
     ) -> None:
+        """Get ready.
+
+        Args:
+            plan: what is run.
+            dispatcher: that runs it; new.
+            engine: of the simulated time.
+            jitter: of compute times.
+            most_misses: requests that may miss their SLO; with one more the run ends.
+        """
+        self._misses_left = most_misses
         self.outcomes: list[Outcome] = []
         self.intervals: list[Interval] = []
         self._plan = plan
@@ -160,16 +175,19 @@ class World:
 
     def _end(self, request_id: RequestId, cause: str) -> None:
         request = self._open.pop(request_id)
-        self.outcomes.append(
-            Outcome(
-                model=request.model,
-                arrival_us=request.arrival_us,
-                samples=request.samples,
-                slo_us=request.deadline_us - request.arrival_us,
-                latency_us=None if cause else self._engine.now_us - request.arrival_us,
-                cause=cause,
-            )
+        outcome = Outcome(
+            model=request.model,
+            arrival_us=request.arrival_us,
+            samples=request.samples,
+            slo_us=request.deadline_us - request.arrival_us,
+            latency_us=None if cause else self._engine.now_us - request.arrival_us,
+            cause=cause,
         )
+        self.outcomes.append(outcome)
+        if self._misses_left is not None and not outcome.in_time:
+            self._misses_left -= 1
+            if self._misses_left < 0:
+                self._engine.halt()
 
     # The way of a batch
 

@@ -6,7 +6,7 @@ from penstock.arrivals import Constant
 from penstock.domain.ids import GpuClassName, ModelName
 from penstock.domain.plan import Plan
 from simulator.max_load import MOST, MaxLoad, max_loads
-from simulator.simulate import Scenario
+from simulator.simulate import Scenario, planned_load, simulate_plan
 from simulator.sustain import Trials, busy_by_class
 from tests.support.builders import MODEL, a_model_plan, a_plan, a_pool
 
@@ -53,6 +53,25 @@ def test_loads_are_tried_in_the_order_given() -> None:
     assert trial.load == 0.9
     assert trial.busy_us[GpuClassName("fast")] == pytest.approx(0.9 * 4 * SECOND_US, rel=0.01)
     assert evenly().sustained(a_fleet(100.0), MODEL, 100.0, (1.5, 1.2)) is None
+
+
+def test_a_hopeless_load_is_given_up_early() -> None:
+    trials = evenly(0.9)
+    hopeless = trials.tried(a_fleet(100.0), MODEL, 100.0, 3.0)
+    assert hopeless.attainment < 0.9
+    # 1200 requests came, of which 120 may miss; two of three do, so a sixth of the time tells.
+    assert hopeless.busy_us[GpuClassName("fast")] < SECOND_US
+    good = trials.tried(a_fleet(100.0), MODEL, 100.0, 1.0)
+    assert good.attainment == 1.0
+
+
+@pytest.mark.parametrize("load", [0.99, 1.01, 1.05, 1.2])
+def test_giving_up_early_changes_no_verdict(load: float) -> None:
+    fleet, trials = a_fleet(100.0), evenly(0.95)
+    offered = planned_load(fleet, load, trials.span_us, Constant(), 0)
+    whole = simulate_plan(fleet, offered, trials.span_us, Scenario()).summary().attainment
+    early = trials.tried(fleet, MODEL, 100.0, load).attainment
+    assert (early >= 0.95) == (whole >= 0.95)
 
 
 def test_shares_count_as_the_part_of_a_gpu_they_are() -> None:
