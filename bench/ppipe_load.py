@@ -41,7 +41,6 @@ from penstock.domain.plan import Plan
 from penstock.domain.units import micros_from_seconds
 from penstock.options import finite
 from penstock.pictures.canvas import GRID, PALETTE, add_axes, new_figure, save
-from penstock.policies import batching_policy, routing_policy
 from planner.margin_loop import plan_with_margins
 from planner.margins import Chosen
 from planner.published import PublishedConfiguration, Scheduler, configurations
@@ -123,8 +122,6 @@ class Asked:
 
     planner: Planner
     scheduler: Scheduler
-    policy: str
-    routing: str
     trials: Trials
     step: float
     cards: Cards
@@ -196,11 +193,10 @@ def main(
     """Load published configurations until their requests come too late."""
     with errors_in_one_line():
         scenario = Scenario(batching=policy, routing=routing, jitter_sigma=jitter, seed=seed)
+        scenario.check()
         asked = Asked(
             planner=planner,
             scheduler=scheduler,
-            policy=policy,
-            routing=routing,
             trials=Trials(
                 law=law_of(arrivals),
                 span_us=micros_from_seconds(duration),
@@ -213,7 +209,6 @@ def main(
             plan_seconds=plan_seconds,
             jobs=jobs,
         )
-        batching_policy(policy), routing_policy(routing)  # say at once if there is none
         known = {} if reference is None else read_reference(reference)
         found = [each for each in configurations(data, plan_set) if only in each.name]
         if not found:
@@ -497,7 +492,7 @@ def draw(lines: Sequence[Mapping[str, Any]], path: Path, asked: Asked) -> None:
     axes = add_axes(figure, 0.85, 0.7, 0.4, 1.2)
     series = (
         ("published plan, published rule", "published_sustained_rps"),
-        (f"plan: {who}, policy: {asked.policy}", "sustained_rps"),
+        (f"plan: {who}, policy: {asked.trials.scenario.batching}", "sustained_rps"),
     )
     for number, (label, key) in enumerate(series):
         places = [index + (number - 0.5) * 0.38 for index in range(len(lines))]

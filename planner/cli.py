@@ -132,12 +132,11 @@ def _fixed_margin(margin: str | None) -> float | None:
 
 def _trials(arrivals: str, policy: str, target: float, seed: int) -> Trials:
     from penstock.arrivals import law_of
-    from penstock.policies import batching_policy
     from simulator.simulate import Scenario
     from simulator.sustain import Trials
 
-    batching_policy(policy)  # says at once if there is none
     scenario = Scenario(batching=policy, seed=seed)
+    scenario.check()
     law = law_of(arrivals)
     return Trials(law=law, span_us=TRIAL_US, target=target, scenario=scenario)
 

@@ -151,13 +151,12 @@ def _find_max_load(
     as_json: bool,
 ) -> None:
     from penstock.arrivals import Replay
-    from penstock.policies import batching_policy, routing_policy
     from simulator.max_load import max_load_json, max_load_table, max_loads
     from simulator.sustain import Trials
 
     if isinstance(asked, Replay):
         raise InvalidSettings("--find-max-load", "", "an arrival law", "a trace")
-    batching_policy(scenario.batching), routing_policy(scenario.routing)
+    scenario.check()
     span_us = USUAL_DURATION_US if duration_us is None else duration_us
     trials = Trials(law=asked, span_us=span_us, target=target, scenario=scenario)
     with progress(quiet=as_json) as bar:

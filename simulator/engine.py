@@ -18,6 +18,7 @@ class Engine:
         self.now_us: Micros = 0
         self._heap: list[tuple[Micros, int, Callable[[], None]]] = []
         self._scheduled = 0
+        self._halted = False
 
     def at(self, at_us: Micros, action: Callable[[], None]) -> None:
         """Schedule an action.
@@ -31,8 +32,8 @@ class Engine:
         self._scheduled += 1
 
     def halt(self) -> None:
-        """Forget all that is scheduled: the run ends with the present action."""
-        self._heap.clear()
+        """End the run with the present action, whatever is scheduled or will be."""
+        self._halted = True
 
     def run(self, on_progress: Callable[[Micros], None] | None = None) -> None:
         """Run until nothing is scheduled.
@@ -41,7 +42,7 @@ class Engine:
             on_progress: told the present instant now and then.
         """
         done = 0
-        while self._heap:
+        while self._heap and not self._halted:
             self.now_us, _, action = heapq.heappop(self._heap)
             action()
             done += 1

@@ -36,6 +36,16 @@ class Scenario:
     warmup_us: Micros = 0
     seed: int = 0
 
+    def check(self) -> None:
+        """See that its policies exist, before anything takes long.
+
+        Raises:
+            InvalidSettings: a parameter of one is not valid.
+            UnknownName: one does not exist, or a parameter of it.
+        """
+        batching_policy(self.batching)
+        routing_policy(self.routing)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Simulation:

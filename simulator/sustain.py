@@ -102,7 +102,9 @@ class Trials:
         dice = random.Random(self.scenario.seed)
         instants = instants_of(self.law, load * base_rps, self.span_us, dice)
         arrivals = [Arrival(arrival_us=at_us, model=model) for at_us in instants]
-        most_misses = int((1 - self.target) * len(arrivals) + _ROUNDING)
+        # Misses while warming up do not count, so with a warm-up no run is cut short.
+        allowed = int((1 - self.target) * len(arrivals) + _ROUNDING)
+        most_misses = None if self.scenario.warmup_us else allowed
         run = simulate_plan(alone, arrivals, self.span_us, self.scenario, most_misses=most_misses)
         return Trial(
             load=load,

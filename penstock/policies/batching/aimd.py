@@ -68,7 +68,7 @@ class AimdPolicy:
         self._learned.slo_us = outlook.head.deadline_us - outlook.head.arrival_us
         return Launch(offer)
 
-    def observe(self, batch: int, latency_us: Micros, met_deadline: bool) -> None:  # noqa: ARG002
+    def observe(self, batch: int, latency_us: Micros, met_deadline: bool) -> None:  # noqa: ARG002 # port's
         """Raise the cap after a full batch well within the objective; lower it after a slow one."""
         learned = self._learned
         objective_us = self.objective_us or learned.slo_us

@@ -13,7 +13,7 @@ from penstock.scheduling.offers import Offer
 from penstock.scheduling.ports import Drop, Outlook, Wait
 
 # A batch may queue at later stages for this part of its own work: a device that batches for itself
-# would have work waiting, and this keeps one fed although durations vary. As in `reservation`.
+# would have work waiting, and this keeps one fed although durations vary.
 LEAD = 0.15
 
 

@@ -47,6 +47,6 @@ class PowerOfTwo:
         rest = (each for place, each in enumerate(offers) if place not in drawn)
         return [*sorted((offers[place] for place in drawn), key=queue_length), *rest]
 
-    def launched(self, offer: Offer) -> None:  # noqa: ARG002
+    def launched(self, offer: Offer) -> None:  # noqa: ARG002 # the port's
         """Draw anew for the next batch."""
         self._turn.number += 1

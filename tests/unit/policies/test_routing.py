@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
+from penstock.domain.ids import PoolId
 from penstock.domain.plan import Plan
 from penstock.policies.batching.fixed import FixedPolicy
 from penstock.policies.batching.nexus import NexusPolicy
@@ -137,7 +138,7 @@ def test_draws_are_different_numbers_in_every_order() -> None:
 
 def test_the_offers_that_were_not_drawn_follow() -> None:
     slow, fast = lines(50_000), lines(10_000)
-    pools = [replace(slow.models[0].pools[0], id=f"s{n}") for n in range(3)]  # type: ignore[arg-type]
+    pools = [replace(slow.models[0].pools[0], id=PoolId(f"s{n}")) for n in range(3)]
     plan = a_plan(a_model_plan(*([pool] for pool in pools), [fast.models[0].pools[0]]))
     drive = Drive(plan, NexusPolicy, lambda: PowerOfTwo(choices=1))
     for number in range(8):

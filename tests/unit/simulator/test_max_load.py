@@ -81,3 +81,9 @@ def test_shares_count_as_the_part_of_a_gpu_they_are() -> None:
 def test_the_interval_is_student_s() -> None:
     found = MaxLoad(model=ModelName("m"), planned_rps=1.0, loads=(0.9, 1.0, 1.1))
     assert found.half_width == pytest.approx(4.303 * 0.1 / 3**0.5)
+
+
+def test_misses_while_warming_up_do_not_count() -> None:
+    scenario = Scenario(warmup_us=2 * SECOND_US)
+    trials = Trials(law=Constant(), span_us=4 * SECOND_US, target=0.9, scenario=scenario)
+    assert trials.tried(a_fleet(100.0), MODEL, 100.0, 3.0).attainment < 0.9
