@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import assert_never
 
 from penstock.domain.errors import InvariantViolation
@@ -24,6 +24,7 @@ from penstock.scheduling.effects import (
     RunBatch,
     WakeAt,
 )
+from penstock.scheduling.estimator import PredictionErrors
 from penstock.scheduling.events import (
     BatchFailed,
     BatchFinished,
@@ -68,7 +69,12 @@ class DispatcherLimits:
 
 @dataclass(slots=True, eq=False)
 class ServedQueue:
-    """One model's waiting samples, pools, pipelines and policies."""
+    """One model's waiting samples, pools, pipelines and policies.
+
+    Attributes:
+        errors: of the predictions made for it.
+        wake_us: when it has to be looked at again.
+    """
 
     plan: ModelPlan
     pools: dict[PoolId, LivePool]
@@ -76,7 +82,10 @@ class ServedQueue:
     waiting: WaitingQueue
     batching: BatchingPolicy
     routing: RoutingPolicy
+    errors: PredictionErrors = field(default_factory=PredictionErrors)
     wake_us: Micros | None = None
+    _enough: int = 0
+    _held: Request | None = None
     _routes: Sequence[LivePipeline] | None = None
 
     def routes(self) -> Sequence[LivePipeline]:
@@ -84,6 +93,25 @@ class ServedQueue:
         if self._routes is None:
             self._routes = [each for each in self.pipelines if each.has_route()]
         return self._routes
+
+    def hold(self, wait: Wait) -> None:
+        """Remember what the policy waits for."""
+        self.wake_us = wait.until_us
+        self._enough = wait.enough
+        self._held = self.waiting.head()
+
+    def let_go(self) -> None:
+        """Forget what the policy waited for."""
+        self.wake_us = None
+        self._enough = 0
+
+    def holds(self, now_us: Micros) -> bool:
+        """Return whether what was decided last still stands, as far as the queue can tell."""
+        return (
+            self.waiting.samples < self._enough
+            and (self.wake_us is None or now_us < self.wake_us)
+            and self.waiting.head() is self._held
+        )
 
     def fleet_changed(self) -> None:
         """Look at the pipelines anew: an instance joined or left."""
@@ -118,6 +146,7 @@ class Dispatcher:
         self._next_batch = 0
         self._now_us: Micros = 0
         self._armed_us: Micros | None = None
+        self._needed_us: Micros | None = None
 
     @property
     def open_requests(self) -> int:
@@ -182,7 +211,8 @@ class Dispatcher:
             return
         self._requests[request.id] = OpenRequest(request, request.samples)
         queue.waiting.push(request, 0, request.samples)
-        self._dispatch(queue, effects)
+        if not queue.holds(self._now_us):
+            self._dispatch(queue, effects)
 
     def _refusal(self, request: Request, queue: ServedQueue | None) -> DropRequest | None:
         if queue is None:
@@ -226,7 +256,7 @@ class Dispatcher:
 
     def _dispatch(self, queue: ServedQueue, effects: list[Effect]) -> None:
         """Ask the policy until it waits or the queue is empty."""
-        queue.wake_us = None
+        queue.let_go()
         routes = queue.routes()
         while (head := queue.waiting.head()) is not None:
             if not routes:
@@ -242,32 +272,41 @@ class Dispatcher:
                 pipelines=routes,
                 routing=queue.routing,
                 hop_us=self._hop_us,
+                errors=queue.errors,
             )
             decision = queue.batching.decide(outlook)
-            match decision:
-                case Launch():
-                    self._launch(queue, decision, effects)
-                case Drop(reason, detail):
-                    lost = self._requests[head.id].rebooked > 0
-                    reason = DropReason.UNAVAILABLE if lost else reason
-                    self._end(head.id, reason, detail, effects)
-                case Wait(until_us):
-                    self._hold(queue, until_us)
-                    return
-                case _:
-                    assert_never(decision)
+            if isinstance(decision, Launch):
+                self._launch(queue, decision, effects)
+            elif isinstance(decision, Wait):
+                self._hold(queue, decision)
+                return
+            elif isinstance(decision, Drop):
+                lost = self._requests[head.id].rebooked > 0
+                reason = DropReason.UNAVAILABLE if lost else decision.reason
+                self._end(head.id, reason, decision.detail, effects)
+            else:
+                assert_never(decision)
 
     def _await_route(self, queue: ServedQueue, head: Request, effects: list[Effect]) -> None:
         if head.deadline_us > self._now_us:
-            queue.wake_us = head.deadline_us
+            self._hold(queue, Wait(head.deadline_us))
         else:
             detail = "an instance was lost and none took its place in time"
             self._end(head.id, DropReason.UNAVAILABLE, detail, effects)
 
-    def _hold(self, queue: ServedQueue, until_us: Micros | None) -> None:
-        if until_us is not None and until_us <= self._now_us:
-            raise InvariantViolation(f"a policy waits until {until_us}, it is {self._now_us}")
-        queue.wake_us = until_us
+    def _hold(self, queue: ServedQueue, wait: Wait) -> None:
+        if wait.until_us is not None:
+            if wait.until_us <= self._now_us:
+                raise InvariantViolation(
+                    f"a policy waits until {wait.until_us}, it is {self._now_us}"
+                )
+            self._need(wait.until_us)
+        queue.hold(wait)
+
+    def _need(self, at_us: Micros) -> None:
+        """See that a wake-up is asked for, no later than that."""
+        if self._needed_us is None or at_us < self._needed_us:
+            self._needed_us = at_us
 
     def _launch(self, queue: ServedQueue, launch: Launch, effects: list[Effect]) -> None:
         offer = launch.offer
@@ -282,6 +321,7 @@ class Dispatcher:
         flight = open_flight(batch, offer, tuple(slices), self._now_us, give_up_us)
         self._flights[batch] = flight
         heapq.heappush(self._give_ups, (give_up_us, batch))
+        self._need(give_up_us)
         for each in requests:
             each.batches.add(batch)
         queue.routing.launched(offer)
@@ -313,8 +353,11 @@ class Dispatcher:
         flight = self._flights.get(event.batch)
         if flight is None or event.stage >= len(flight.instances):
             return
-        flight.finish_stage(event.stage, self._now_us)
-        self._dispatch(self._queues[flight.model], effects)
+        queue = self._queues[flight.model]
+        if flight.finish_stage(event.stage, self._now_us, event.compute_us) or not queue.holds(
+            self._now_us
+        ):
+            self._dispatch(queue, effects)
 
     def _finish_batch(self, batch: BatchId, effects: list[Effect]) -> None:
         flight = self._flights.pop(batch, None)
@@ -335,7 +378,10 @@ class Dispatcher:
                 effects.append(CompleteRequest(each.request, met))
         queue = self._queues[flight.model]
         queue.batching.observe(flight.size, self._now_us - flight.launched_us, in_time)
-        self._dispatch(queue, effects)
+        error_us = self._now_us - flight.completion_us
+        queue.errors.add(error_us)
+        if error_us or not queue.holds(self._now_us):
+            self._dispatch(queue, effects)
 
     def _fail_batch(self, event: BatchFailed, effects: list[Effect]) -> None:
         flight = self._flights.pop(event.batch, None)
@@ -345,6 +391,9 @@ class Dispatcher:
         if event.retriable:
             self._rebook(flight, event.detail, effects)
         else:
+            if event.too_late:  # it would have been answered later still
+                errors = self._queues[flight.model].errors
+                errors.add(max(0, self._now_us - flight.completion_us))
             reason = DropReason.DEADLINE if event.too_late else DropReason.FAILED
             self._end_all(flight, reason, event.detail, effects)
         self._dispatch(self._queues[flight.model], effects)
@@ -446,6 +495,7 @@ class Dispatcher:
 
     def _wake(self, effects: list[Effect]) -> None:
         self._armed_us = None
+        self._needed_us = None
         while self._give_ups and self._give_ups[0][0] <= self._now_us:
             _, batch = heapq.heappop(self._give_ups)
             if batch in self._flights:
@@ -457,6 +507,12 @@ class Dispatcher:
         for queue in self._queues.values():
             if queue.wake_us is not None and queue.wake_us <= self._now_us:
                 self._dispatch(queue, effects)
+            if queue.wake_us is not None:
+                self._need(queue.wake_us)
+        while self._give_ups and self._give_ups[0][1] not in self._flights:
+            heapq.heappop(self._give_ups)
+        if self._give_ups:
+            self._need(self._give_ups[0][0])
 
     def _arm(self, effects: list[Effect]) -> None:
         """Ask for a wake-up no later than the next one needed.
@@ -464,23 +520,12 @@ class Dispatcher:
         One that is armed for an earlier instant stays: it will find nothing to do and ask for the
         next. Most are needed no more by then, so fewer are asked for than there are reasons.
         """
-        at_us = self._next_us()
-        if at_us is None:
+        if self._needed_us is None or (
+            self._armed_us is not None and self._armed_us <= self._needed_us
+        ):
             return
-        at_us = max(at_us, self._now_us + 1)
-        if self._armed_us is None or at_us < self._armed_us:
-            self._armed_us = at_us
-            effects.append(WakeAt(at_us))
-
-    def _next_us(self) -> Micros | None:
-        """Return the next instant at which something has to be looked at, whatever happens."""
-        while self._give_ups and self._give_ups[0][1] not in self._flights:
-            heapq.heappop(self._give_ups)
-        next_us = self._give_ups[0][0] if self._give_ups else None
-        for queue in self._queues.values():
-            if queue.wake_us is not None and (next_us is None or queue.wake_us < next_us):
-                next_us = queue.wake_us
-        return next_us
+        self._armed_us = self._needed_us = max(self._needed_us, self._now_us + 1)
+        effects.append(WakeAt(self._armed_us))
 
 
 def _unknown_model(request: Request) -> DropRequest:

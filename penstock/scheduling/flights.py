@@ -32,22 +32,21 @@ class Flight:
     """A batch on its way.
 
     Attributes:
-        stages_done: how many stages have reported; reports may overtake each other.
+        size: samples in it.
+        completion_us: when it was predicted to be answered.
         give_up_us: if nothing was heard by then, it is lost.
+        stages_done: the stages that have reported; reports may overtake each other.
     """
 
     batch: BatchId
     model: ModelName
     slices: tuple[Slice, ...]
+    size: int
     instances: tuple[Instance, ...]
     launched_us: Micros
+    completion_us: Micros
     give_up_us: Micros
     stages_done: set[int] = field(default_factory=set)
-
-    @property
-    def size(self) -> int:
-        """Samples in the batch."""
-        return sum(each.count for each in self.slices)
 
     def pending_instances(self) -> tuple[InstanceId, ...]:
         """Return the instances that have not reported, in order of the route."""
@@ -55,10 +54,14 @@ class Flight:
             each.id for stage, each in enumerate(self.instances) if stage not in self.stages_done
         )
 
-    def finish_stage(self, stage: int, now_us: Micros) -> None:
-        """Correct the booking of one stage: it ended now."""
+    def finish_stage(self, stage: int, now_us: Micros, compute_us: Micros) -> bool:
+        """Correct the booking of one stage and learn from it; return whether predictions moved."""
+        if stage in self.stages_done:
+            return False
         self.stages_done.add(stage)
-        self.instances[stage].finish(self.batch, now_us)
+        instance = self.instances[stage]
+        learned = instance.pool.estimator.observe(self.size, compute_us)
+        return instance.finish(self.batch, now_us) or learned
 
     def release(self) -> None:
         """Forget all its bookings that are left."""
@@ -81,8 +84,10 @@ def open_flight(
         batch=batch,
         model=offer.hops[0].instance.model,
         slices=slices,
+        size=sum(each.count for each in slices),
         instances=tuple(hop.instance for hop in offer.hops),
         launched_us=now_us,
+        completion_us=offer.completion_us,
         give_up_us=give_up_us,
     )
 

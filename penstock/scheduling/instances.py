@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -11,6 +11,7 @@ from penstock.domain.errors import InvalidPlan
 from penstock.domain.ids import BatchId, InstanceId, ModelName, PipelineId, PoolId, ServerId
 from penstock.domain.plan import ModelPlan, Pipeline, Plan, Pool
 from penstock.domain.units import Micros
+from penstock.scheduling.estimator import StageEstimator
 from penstock.scheduling.timeline import Timeline
 
 _STALE = 8  # entries per instance; with more those that hold no more are thrown away
@@ -52,10 +53,10 @@ class Instance:
         self.next_sequence += 1
         return self.next_sequence - 1
 
-    def finish(self, batch: BatchId, at_us: Micros) -> None:
-        """Correct the booking of one batch: it ended then."""
+    def finish(self, batch: BatchId, at_us: Micros) -> bool:
+        """Correct the booking of one batch, which ended then; return whether that moved others."""
         self.timeline.finish(batch, at_us)
-        self.pool.settle(self)
+        return self.pool.settle(self)
 
     def release(self, batch: BatchId) -> None:
         """Forget the booking of one batch, if it has one."""
@@ -70,17 +71,19 @@ class LivePool:
     Attributes:
         by_free: a heap of (instant, number, instance) that holds each ready instance with the
             instant its bookings end, and entries that hold no more (`is_current`).
+        estimator: what its stage takes, as far as is known.
     """
 
     plan: Pool
+    estimator: StageEstimator
     instances: dict[InstanceId, Instance] = field(default_factory=dict)
     by_free: list[tuple[Micros, int, Instance]] = field(default_factory=list)
     _on_server: dict[ServerId, list[Instance]] = field(default_factory=dict)
     _pushed: int = 0
 
     def latency_us(self, batch: int) -> Micros:
-        """Return the stage's latency at a batch size up to the planned one."""
-        return self.plan.latency_us_by_batch[batch - 1]
+        """Return the latency expected of the stage at a batch size up to the planned one."""
+        return self.estimator.latency_us(batch)
 
     def join(self, instance: Instance) -> None:
         """Take an instance that is ready."""
@@ -97,16 +100,18 @@ class LivePool:
         """Return the instances on one server."""
         return self._on_server.get(server, ())
 
-    def settle(self, instance: Instance) -> None:
-        """Put an instance in its place after its bookings may have changed."""
-        if instance.settled_us == instance.timeline.free_us:
-            return
-        instance.settled_us = instance.timeline.free_us
+    def settle(self, instance: Instance) -> bool:
+        """Put an instance in its place after its bookings may have changed; return whether so."""
+        free_us = instance.timeline.free_us
+        if instance.settled_us == free_us:
+            return False
+        instance.settled_us = free_us
         self._pushed += 1
-        heapq.heappush(self.by_free, (instance.settled_us, self._pushed, instance))
+        heapq.heappush(self.by_free, (free_us, self._pushed, instance))
         if len(self.by_free) > _STALE * len(self.instances) + _STALE:
             self.by_free = [entry for entry in self.by_free if self.is_current(entry)]
             heapq.heapify(self.by_free)
+        return True
 
     def is_current(self, entry: tuple[Micros, int, Instance]) -> bool:
         """Tell whether an entry of the heap still holds."""
@@ -116,20 +121,20 @@ class LivePool:
 
 @dataclass(slots=True, eq=False)
 class LivePipeline:
-    """A pipeline of the plan over live pools."""
+    """A pipeline of the plan over live pools.
+
+    Attributes:
+        batch: largest batch that every pool takes.
+    """
 
     plan: Pipeline
     pools: tuple[LivePool, ...]
+    batch: int
 
     @property
     def id(self) -> PipelineId:
         """Id of the planned pipeline."""
         return self.plan.id
-
-    @property
-    def batch(self) -> int:
-        """Largest batch that every pool takes."""
-        return min(pool.plan.batch for pool in self.pools)
 
     def relative_rate(self, size: int) -> float:
         """Return the throughput at a batch size, as a part of that at the planned one."""
@@ -146,12 +151,15 @@ class LivePipeline:
 
 def live_pipelines(plan: ModelPlan) -> tuple[dict[PoolId, LivePool], tuple[LivePipeline, ...]]:
     """Return a model's pools, all empty, and its pipelines over them."""
-    pools = {pool.id: LivePool(pool) for pool in plan.pools}
-    pipelines = tuple(
-        LivePipeline(pipeline, tuple(pools[each] for each in pipeline.pools))
-        for pipeline in plan.pipelines
-    )
-    return pools, pipelines
+    pools = {
+        pool.id: LivePool(pool, StageEstimator(pool.latency_us_by_batch)) for pool in plan.pools
+    }
+    return pools, tuple(_live(pipeline, pools) for pipeline in plan.pipelines)
+
+
+def _live(pipeline: Pipeline, pools: Mapping[PoolId, LivePool]) -> LivePipeline:
+    chosen = tuple(pools[each] for each in pipeline.pools)
+    return LivePipeline(pipeline, chosen, min(pool.plan.batch for pool in chosen))
 
 
 def check_batches(plan: Plan) -> None:

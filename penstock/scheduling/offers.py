@@ -2,14 +2,15 @@
 
 Follows the reservation offer of PPipe (ATC 2025, §5): stage by stage the instance with the
 earliest completion, where a stage waits for its instance, and a transfer for the sender's and
-the receiver's network card.
+the receiver's network card. One thing is added: an instance whose server has no time to send the
+batch on is not the first to be done with it. The first idle one may sit behind a busy card, and
+everything queued would wait for it while others idle.
 """
 
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, NoReturn, TypeAlias
 
 from penstock.domain.errors import InvariantViolation
 from penstock.domain.ids import BatchId
@@ -20,9 +21,11 @@ from penstock.scheduling.instances import Instance, LivePipeline, LivePool
 Transfer: TypeAlias = tuple[Micros, Micros] | None
 Entry: TypeAlias = tuple[Micros, int, Instance]
 
+# Instances looked at for one stage: with every network card busy, a search would look at them all.
+_LOOKS = 32
 
-@dataclass(frozen=True, slots=True)
-class OfferedHop:
+
+class OfferedHop(NamedTuple):
     """One stage of an offer.
 
     Attributes:
@@ -32,18 +35,18 @@ class OfferedHop:
     """
 
     instance: Instance
-    transfer_us: tuple[Micros, Micros] | None
+    transfer_us: Transfer
     start_us: Micros
     end_us: Micros
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(NamedTuple):
     """What a batch of `size` would get if it left now.
 
     Attributes:
         completion_us: instant the answer is back at the frontend.
-        queueing_us: time in it that is neither compute nor transfer nor hand-over.
+        work_us: time until then that is compute, transfer or hand-over.
+        queueing_us: the rest of it.
         idle_us: how long the batch would lie idle before its first instance is free.
     """
 
@@ -51,8 +54,8 @@ class Offer:
     size: int
     hops: tuple[OfferedHop, ...]
     completion_us: Micros
+    work_us: Micros
     queueing_us: Micros
-
     idle_us: Micros
 
 
@@ -65,29 +68,24 @@ def make_offer(pipeline: LivePipeline, size: int, now_us: Micros, hop_us: Micros
         now_us: the batch would leave now.
         hop_us: fixed cost of each hand-over.
     """
-    hops: list[OfferedHop] = []
-    sender: Instance | None = None
-    at_us = now_us
-    work_us = hop_us
-    for stage, pool in enumerate(pipeline.pools):
-        compute_us = pool.latency_us(size)
-        wire_us = size * pipeline.plan.transfers[stage - 1].us_per_sample if stage else 0
-        instance, transfer, start_us = _earliest(pool, sender, at_us, wire_us, hop_us, now_us)
-        at_us = start_us + compute_us
-        hops.append(OfferedHop(instance, transfer, start_us, at_us))
+    pools = pipeline.pools
+    last = len(pools) - 1
+    compute_us = pools[0].latency_us(size)
+    hop = _first_free(pools[0], now_us + hop_us, compute_us, now_us, leaves=last > 0)
+    idle_us = hop.start_us - now_us - hop_us
+    work_us = 2 * hop_us + compute_us
+    hops = [hop]
+    for stage in range(1, len(pools)):
+        compute_us = pools[stage].latency_us(size)
+        wire_us = size * pipeline.plan.transfers[stage - 1].us_per_sample
+        hop = _earliest(hop, pools[stage], wire_us, compute_us, hop_us, now_us, stage < last)
+        hops.append(hop)
         work_us += hop_us + compute_us
-        if transfer is not None:
+        if hop.transfer_us is not None:
             work_us += wire_us
-        sender = instance
-    completion_us = at_us + hop_us
-    return Offer(
-        pipeline=pipeline,
-        size=size,
-        hops=tuple(hops),
-        completion_us=completion_us,
-        queueing_us=completion_us - now_us - work_us,
-        idle_us=hops[0].start_us - now_us - hop_us,
-    )
+    completion_us = hop.end_us + hop_us
+    queueing_us = completion_us - now_us - work_us
+    return Offer(pipeline, size, tuple(hops), completion_us, work_us, queueing_us, idle_us)
 
 
 def book_offer(offer: Offer, batch: BatchId, now_us: Micros) -> tuple[Hop, ...]:
@@ -109,70 +107,91 @@ def book_offer(offer: Offer, batch: BatchId, now_us: Micros) -> tuple[Hop, ...]:
 
 
 def _earliest(
+    before: OfferedHop,
     pool: LivePool,
-    sender: Instance | None,
-    at_us: Micros,
     wire_us: Micros,
+    compute_us: Micros,
     hop_us: Micros,
     now_us: Micros,
-) -> tuple[Instance, Transfer, Micros]:
-    """Return the instance that can start first, the interval on the cards, and when it starts.
+    leaves: bool,
+) -> OfferedHop:
+    """Return the hop to the instance that is done first, network cards considered.
 
     Instances are looked at in the order in which their bookings end; no later one can start before
-    that, nor anyone before the batch is there. So the search ends after one or two, however large
-    the pool is.
+    that, nor anyone before the batch is there. So the search ends after a few, however large the
+    pool is.
     """
-    if sender is None or wire_us == 0:
-        return _first_free(pool, at_us + hop_us, now_us)
-    best: tuple[Instance, Transfer, Micros] | None = None
+    if wire_us == 0:
+        return _first_free(pool, before.end_us + hop_us, compute_us, now_us, leaves=leaves)
+    sender = before.instance
+    best: OfferedHop | None = None
+    best_us = 0
     for each in pool.on_server(sender.server):
-        start_us = max(at_us + hop_us, each.timeline.free_at(now_us))
-        if best is None or start_us < best[2]:
-            best = each, None, start_us
-    leave_us = max(at_us, sender.card.up.free_us)
+        start_us = max(before.end_us + hop_us, each.timeline.free_at(now_us))
+        done_us = _done_us(each, start_us + compute_us, leaves)
+        if best is None or done_us < best_us:
+            best, best_us = OfferedHop(each, None, start_us, start_us + compute_us), done_us
+    by_free = pool.by_free
+    leave_us = max(before.end_us, sender.card.up.free_us)
     soonest_us = leave_us + wire_us + hop_us
     looked_at: list[Entry] = []
-    while pool.by_free and (best is None or best[2] > max(soonest_us, pool.by_free[0][0])):
-        entry = heapq.heappop(pool.by_free)
+    while by_free and len(looked_at) < _LOOKS:
+        if best is not None and best_us <= max(soonest_us, by_free[0][0]) + compute_us:
+            break
+        entry = heapq.heappop(by_free)
         if not pool.is_current(entry):
             continue
         looked_at.append(entry)
-        instance = entry[2]
-        if instance.server == sender.server:
+        each = entry[2]
+        if each.server == sender.server:
             continue
-        from_us = max(leave_us, instance.card.down.free_us)
+        from_us = max(leave_us, each.card.down.free_us)
         there_us = from_us + wire_us
-        start_us = max(there_us + hop_us, instance.timeline.free_at(now_us))
-        if best is None or start_us < best[2]:
-            best = instance, (from_us, there_us), start_us
+        start_us = max(there_us + hop_us, each.timeline.free_at(now_us))
+        done_us = _done_us(each, start_us + compute_us, leaves)
+        if best is None or done_us < best_us:
+            best_us = done_us
+            best = OfferedHop(each, (from_us, there_us), start_us, start_us + compute_us)
     for entry in looked_at:
-        heapq.heappush(pool.by_free, entry)
-    if best is None:
-        raise InvariantViolation(f"pool {pool.plan.id} has no instance")
-    return best
+        heapq.heappush(by_free, entry)
+    return best or _nobody(pool)
 
 
 def _first_free(
-    pool: LivePool, ready_us: Micros, now_us: Micros
-) -> tuple[Instance, Transfer, Micros]:
-    """Return the instance that is free first once the batch is there; nothing is moved."""
+    pool: LivePool, ready_us: Micros, compute_us: Micros, now_us: Micros, *, leaves: bool
+) -> OfferedHop:
+    """Return the hop to the instance that is done first with a batch that needs no card."""
+    by_free = pool.by_free
     best: Instance | None = None
-    best_us = 0
+    best_us = best_start_us = 0
     looked_at: list[Entry] = []
-    while pool.by_free and (best is None or best_us > max(ready_us, pool.by_free[0][0])):
-        entry = pool.by_free[0]
-        if not pool.is_current(entry):
-            heapq.heappop(pool.by_free)
-            continue
-        start_us = max(ready_us, entry[2].timeline.free_at(now_us))
-        if best is None or start_us < best_us:
-            best, best_us = entry[2], start_us
-        if best_us > max(ready_us, entry[0]):  # it overran: another may be free before it
-            looked_at.append(heapq.heappop(pool.by_free))
-        else:
+    while by_free and len(looked_at) < _LOOKS:
+        entry = by_free[0]
+        soonest_us = max(ready_us, entry[0]) + compute_us
+        if best is not None and best_us <= soonest_us:
             break
+        if not pool.is_current(entry):
+            heapq.heappop(by_free)
+            continue
+        each = entry[2]
+        start_us = max(ready_us, each.timeline.free_at(now_us))
+        done_us = _done_us(each, start_us + compute_us, leaves)
+        if best is None or done_us < best_us:
+            best, best_us, best_start_us = each, done_us, start_us
+        if best_us <= soonest_us:
+            break
+        looked_at.append(heapq.heappop(by_free))
     for entry in looked_at:
-        heapq.heappush(pool.by_free, entry)
+        heapq.heappush(by_free, entry)
     if best is None:
-        raise InvariantViolation(f"pool {pool.plan.id} has no instance")
-    return best, None, best_us
+        return _nobody(pool)
+    return OfferedHop(best, None, best_start_us, best_start_us + compute_us)
+
+
+def _done_us(instance: Instance, end_us: Micros, leaves: bool) -> Micros:
+    """Return when a batch is computed and, if it goes on, may leave through the network card."""
+    return max(end_us, instance.card.up.free_us) if leaves else end_us
+
+
+def _nobody(pool: LivePool) -> NoReturn:
+    raise InvariantViolation(f"pool {pool.plan.id} has no instance")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from penstock.domain.requests import Request
 from penstock.domain.units import Micros
+from penstock.scheduling.estimator import PredictionErrors
 from penstock.scheduling.instances import LivePipeline
 from penstock.scheduling.offers import Offer, make_offer
 from penstock.scheduling.ports import RoutingPolicy
@@ -25,6 +26,7 @@ class QueueOutlook:
         pipelines: Sequence[LivePipeline],
         routing: RoutingPolicy,
         hop_us: Micros,
+        errors: PredictionErrors,
     ) -> None:
         self.now_us = now_us
         self.head = head
@@ -33,6 +35,7 @@ class QueueOutlook:
         self._pipelines = pipelines
         self._routing = routing
         self._hop_us = hop_us
+        self._errors = errors
         self._offers: Sequence[Offer] | None = None
 
     def offers(self) -> Sequence[Offer]:
@@ -51,3 +54,7 @@ class QueueOutlook:
         if size == offer.size:
             return offer
         return make_offer(offer.pipeline, size, self.now_us, self._hop_us)
+
+    def lateness_us(self, quantile: float) -> Micros | None:
+        """Return how much later than predicted batches were answered of late, at a quantile."""
+        return self._errors.quantile_us(quantile)

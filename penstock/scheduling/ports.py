@@ -29,11 +29,21 @@ class Launch:
     only_in_time: bool = False
 
 
+NEVER = 1 << 62  # samples: more than ever wait
+
+
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Look again at that instant, or at the next event if None."""
+    """Look again at that instant, or at the next event if None.
+
+    Attributes:
+        enough: until then, and while fewer samples wait, neither an arrival behind the head nor a
+            batch that ends as predicted changes the decision. A new head or another prediction
+            may. 0: anything may.
+    """
 
     until_us: Micros | None
+    enough: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +85,13 @@ class Outlook(Protocol):
 
     def resize(self, offer: Offer, size: int) -> Offer:
         """Return the same pipeline's offer for another batch size, 1 to its planned one."""
+        ...
+
+    def lateness_us(self, quantile: float) -> Micros | None:
+        """Return how much later than predicted batches were answered of late, at a quantile.
+
+        None while too few are known to say.
+        """
         ...
 
 

@@ -31,12 +31,13 @@ class Timeline(Generic[K]):
         free_us: when all bookings are done if none overruns: `free_at` is never earlier.
     """
 
-    __slots__ = ("_bookings", "_busy_until_us", "_first_end_us", "free_us")
+    __slots__ = ("_bookings", "_busy_until_us", "_first_end_us", "_last_end_us", "free_us")
 
     def __init__(self) -> None:
         self._bookings: dict[K, Booking] = {}
         self._busy_until_us: Micros = 0
         self._first_end_us: Micros = 0
+        self._last_end_us: Micros = 0
         self.free_us: Micros = 0
 
     def __len__(self) -> int:
@@ -52,7 +53,7 @@ class Timeline(Generic[K]):
         """
         if now_us > self._first_end_us and self._bookings:
             return self._ends_from(now_us)[1]
-        return max(self.free_us, now_us)
+        return self.free_us if self.free_us > now_us else now_us
 
     def book(self, key: K, start_us: Micros, end_us: Micros) -> None:
         """Book one interval after all others.
@@ -63,26 +64,29 @@ class Timeline(Generic[K]):
             InvariantViolation: the interval overlaps another booking, is reversed, or the
                 batch has a booking here already.
         """
-        last = next(reversed(self._bookings.values()), None)
-        if key in self._bookings or end_us < start_us or (last and start_us < last.end_us):
+        first = not self._bookings
+        overlaps = not first and start_us < self._last_end_us
+        if overlaps or end_us < start_us or key in self._bookings:
+            last = next(reversed(self._bookings.values()), None)
             raise InvariantViolation(
                 f"{key} cannot be booked on [{start_us}, {end_us}): last booking is {last}"
             )
         self._bookings[key] = Booking(start_us, end_us)
+        self._last_end_us = end_us
         self.free_us = max(self.free_us, start_us) + end_us - start_us
-        if last is None:
+        if first:
             self._first_end_us = self.free_us
 
     def finish(self, key: K, at_us: Micros) -> None:
         """Forget this batch's booking: it was being worked on until `at_us`."""
         if self._bookings.pop(key, None) is not None:
             self._busy_until_us = at_us
-            self._first_end_us, self.free_us = self._ends_from(0)
+            self._settle()
 
     def release(self, key: K) -> None:
         """Forget this batch's booking, if it has one; leaves every other untouched."""
         if self._bookings.pop(key, None) is not None:
-            self._first_end_us, self.free_us = self._ends_from(0)
+            self._settle()
 
     def expire(self, now_us: Micros) -> None:
         """Forget bookings that have ended: for resources that nobody reports on."""
@@ -95,6 +99,14 @@ class Timeline(Generic[K]):
     def bookings(self) -> dict[K, Booking]:
         """Return a copy of the bookings, in order of time."""
         return dict(self._bookings)
+
+    def _settle(self) -> None:
+        """Predict anew, after a booking was forgotten."""
+        if self._bookings:
+            self._last_end_us = next(reversed(self._bookings.values())).end_us
+            self._first_end_us, self.free_us = self._ends_from(0)
+        else:
+            self._first_end_us = self.free_us = self._busy_until_us
 
     def _ends_from(self, now_us: Micros) -> tuple[Micros, Micros]:
         """Return when the first and the last booking end, none of them before `now_us`."""

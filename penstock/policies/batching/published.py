@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 from penstock.domain.requests import DropReason
 from penstock.domain.units import Micros, ms_from_micros
+from penstock.policies.parameters import Within
 from penstock.scheduling.offers import Offer
 from penstock.scheduling.ports import Decision, Drop, Launch, Outlook, Wait
 
@@ -26,7 +28,7 @@ class PublishedPolicy:
             dropped.
     """
 
-    worthwhile: float = 0.95
+    worthwhile: Annotated[float, Within(most=1)] = 0.95
 
     def decide(self, outlook: Outlook) -> Decision:
         """Look at the first pipeline in routing order only."""
@@ -39,10 +41,11 @@ class PublishedPolicy:
             return Drop(DropReason.DEADLINE, detail)
         if outlook.waiting >= offer.size:
             return Launch(offer)
-        larger = outlook.resize(planned, outlook.waiting + 1)
-        slack_us = deadline_us - larger.completion_us
-        if slack_us > 0:
-            return Wait(outlook.now_us + slack_us)
+        # While a full batch would be in time, one more request changes nothing.
+        for size, enough in ((offer.size, offer.size), (outlook.waiting + 1, 0)):
+            slack_us = deadline_us - outlook.resize(planned, size).completion_us
+            if slack_us > 0:
+                return Wait(outlook.now_us + slack_us, enough)
         return Launch(outlook.resize(planned, outlook.waiting))
 
     def observe(self, batch: int, latency_us: Micros, met_deadline: bool) -> None:

@@ -49,8 +49,7 @@ def expired(outlook: Outlook) -> Drop | None:
 
 def until_free(outlook: Outlook, offer: Offer) -> Wait | None:
     """Return the wait until the offer's route is free, at most to the head's deadline."""
-    work_us = offer.completion_us - outlook.now_us - offer.queueing_us
-    busy_us = max(offer.idle_us, offer.queueing_us - int(LEAD * work_us))
+    busy_us = max(offer.idle_us, offer.queueing_us - int(LEAD * offer.work_us))
     if busy_us <= 0:
         return None
     return Wait(min(outlook.now_us + busy_us, outlook.head.deadline_us))

@@ -70,7 +70,7 @@ def test_reservation_runs_a_small_batch_where_small_batches_sustain_as_much() ->
     # No gain from batching at all: one sample is worth its time.
     pool = a_pool(latencies_us=(10_000, 20_000, 30_000, 40_000))
     dispatcher = ready(
-        a_plan(a_model_plan([pool])), lambda: ReservationPolicy(safety=0.0, bind_lead=0.0)
+        a_plan(a_model_plan([pool])), lambda: ReservationPolicy(unproven=0.0, bind_lead=0.0)
     )
     arrive(dispatcher, 0, 0)
     for number in range(1, 6):
@@ -82,11 +82,13 @@ def test_reservation_runs_a_small_batch_where_small_batches_sustain_as_much() ->
 def test_reservation_prefers_the_next_head_to_a_batch_that_starves_others() -> None:
     pool = a_pool(latencies_us=(10_000, 11_000, 12_000, 13_000))
     dispatcher = ready(
-        a_plan(a_model_plan([pool])), lambda: ReservationPolicy(safety=0.0, bind_lead=0.0)
+        a_plan(a_model_plan([pool])), lambda: ReservationPolicy(unproven=0.0, bind_lead=0.0)
     )
     arrive(dispatcher, 0, 0)
     assert sizes(arrive(dispatcher, 0, 1, slo_us=20_500)) == []
-    effects = arrive(dispatcher, 0, 2)  # two would be done at 21 ms; alone it would halve the rate
+    arrive(dispatcher, 0, 2)
+    # Two would be done at 21 ms; alone it would halve the rate.
+    effects = dispatcher.handle(10_000, WakeUp())
     assert [(each.request, each.reason) for each in effects if isinstance(each, DropRequest)] == [
         (1, DropReason.DEADLINE)
     ]

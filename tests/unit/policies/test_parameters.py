@@ -95,7 +95,10 @@ def test_unknown_names_list_the_known_ones(spec: str, message: str) -> None:
         ("fixed:timeout_us=-1", "timeout_us: expected a whole number of at least 0, found '-1'"),
         ("aimd:backoff=1.5", "backoff: expected a number of at least 0 and at most 1, found '1.5'"),
         ("aimd:backoff=nan", "backoff: expected a number"),
-        ("reservation:bind_lead=inf", "bind_lead: expected a number of at least 0, found 'inf'"),
+        (
+            "reservation:bind_lead=inf",
+            "bind_lead: expected a number of at least 0 and at most 10, found 'inf'",
+        ),
         ("triton:preferred=4+0", "preferred: expected whole numbers joined by plus signs, each"),
         ("triton:preferred=", "preferred: expected whole numbers joined by plus signs, each"),
     ],

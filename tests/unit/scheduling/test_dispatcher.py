@@ -40,7 +40,7 @@ LATENCIES_US = (10_000, 12_000, 14_000, 16_000)
 
 
 def eager() -> ReservationPolicy:
-    return ReservationPolicy(safety=0.0, bind_lead=0.0)
+    return ReservationPolicy(unproven=0.0, bind_lead=0.0)
 
 
 class Bench:
@@ -133,8 +133,19 @@ def test_a_head_that_only_a_poor_batch_could_save_is_dropped_for_those_behind() 
     bench.arrive(0, 0)
     assert drops(bench.arrive(0, 1, slo_us=23_000)) == []  # two would be done at 22 ms
     assert drops(bench.arrive(0, 2, slo_us=60_000)) == []
+    assert drops(bench.arrive(0, 3, slo_us=60_000)) == []  # the first batch may end early
     # Now three wait; a batch of three would be done at 24 ms.
-    assert drops(bench.arrive(0, 3, slo_us=60_000)) == [(1, DropReason.DEADLINE)]
+    assert drops(bench.feed(10_000, WakeUp())) == [(1, DropReason.DEADLINE)]
+
+
+def test_a_head_is_saved_if_what_runs_before_it_ends_early() -> None:
+    bench = Bench()
+    bench.arrive(0, 0)
+    for number, slo_us in enumerate((23_000, 60_000, 60_000), start=1):
+        assert drops(bench.arrive(0, number, slo_us=slo_us)) == []
+    effects = bench.feed(9_000, StageFinished(batch=BatchId(0), stage=0, compute_us=9_000))
+    (run,) = runs(effects)
+    assert [each.request for each in run.slices] == [1, 2, 3]
 
 
 def test_requests_are_held_for_the_planned_time_and_no_longer() -> None:
@@ -149,7 +160,8 @@ def test_requests_are_held_for_the_planned_time_and_no_longer() -> None:
 def test_holding_never_makes_the_head_late() -> None:
     plan = a_plan(a_model_plan([a_pool(latencies_us=LATENCIES_US)], batch_build_us=50_000))
     bench = Bench(plan)
-    assert bench.arrive(0, 0, slo_us=15_000)[-1] == WakeAt(3_000)  # two would take 12 ms
+    assert bench.arrive(0, 0, slo_us=15_000)[-1] == WakeAt(1_000)  # three would take 14 ms
+    assert bench.feed(1_000, WakeUp())[-1] == WakeAt(3_000)  # two would take 12 ms
     assert runs(bench.feed(3_000, WakeUp()))
 
 

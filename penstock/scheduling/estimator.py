@@ -1,0 +1,91 @@
+"""What stages are seen to take, and how far predictions turn out to be off.
+
+A profile is measured once, on one machine, without neighbours; what the fleet does afterwards is
+the better witness. Two learners, both functions of what they were told and nothing else: the mean
+latency of each stage and batch size, and the quantiles of the error of whole predictions. An error
+has many causes that no stage knows of (a queue that moved, a link that was busy, an event loop that
+stalled), so the safety of a route comes from the route's own errors, not from a sum over its
+stages.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Sequence
+
+from penstock.domain.units import Micros
+
+_PROFILE_WEIGHT = 4  # observations that the profile counts for
+_WINDOW = 64  # observations that count; what is older fades
+_SIZE_WEIGHT = 8  # observations after which a batch size is half its own witness
+_ERRORS = 256  # predictions remembered
+_PROVEN = 20  # predictions after which their errors say something
+
+
+class StageEstimator:
+    """The mean latency of one stage by batch size: its profile, corrected by what is seen.
+
+    All sizes share one factor, as a slower device is slower at every size; a size that was seen
+    often has a factor of its own on top. While each observation equals the profile, so does the
+    estimate, to the microsecond.
+    """
+
+    __slots__ = ("_exact", "_factor", "_profile_us", "_seen", "_sizes")
+
+    def __init__(self, profile_us: Sequence[Micros]) -> None:
+        """Start from a profile: the latency at batch 1, the one at batch 2, and so on."""
+        self._profile_us = tuple(profile_us)
+        self._exact = True
+        self._factor = 1.0
+        self._seen = 0
+        self._sizes: dict[int, tuple[int, float]] = {}  # observations and factor, by size
+
+    def latency_us(self, size: int) -> Micros:
+        """Return the mean latency expected of a batch of `size`, 1 to the profile's greatest."""
+        profile_us = self._profile_us[size - 1]
+        if self._exact:
+            return profile_us
+        seen, own = self._sizes.get(size, (0, 1.0))
+        own = 1.0 + (own - 1.0) * seen / (seen + _SIZE_WEIGHT)
+        return round(profile_us * self._factor * own)
+
+    def observe(self, size: int, compute_us: Micros) -> bool:
+        """Learn from a batch of `size`; return whether the estimate may have changed."""
+        profile_us = self._profile_us[size - 1]
+        if self._exact and compute_us == profile_us:
+            return False
+        self._exact = False
+        ratio = compute_us / max(profile_us, 1)
+        self._seen = min(self._seen + 1, _WINDOW)
+        self._factor += (ratio - self._factor) / (self._seen + _PROFILE_WEIGHT)
+        seen, own = self._sizes.get(size, (0, 1.0))
+        seen = min(seen + 1, _WINDOW)
+        own += (ratio / max(self._factor, 1e-9) - own) / seen
+        self._sizes[size] = (seen, own)
+        return True
+
+
+class PredictionErrors:
+    """The latest errors of predicted completions, and their quantiles."""
+
+    __slots__ = ("_latest", "_sorted")
+
+    def __init__(self) -> None:
+        self._latest: deque[Micros] = deque()
+        self._sorted: list[Micros] = []
+
+    def add(self, error_us: Micros) -> None:
+        """Remember one: how much later than predicted a batch was answered."""
+        if len(self._latest) == _ERRORS:
+            del self._sorted[bisect_left(self._sorted, self._latest.popleft())]
+        self._latest.append(error_us)
+        insort(self._sorted, error_us)
+
+    def quantile_us(self, quantile: float) -> Micros | None:
+        """Return the nearest-rank quantile, or None while too few are known to say."""
+        known = len(self._sorted)
+        if known < _PROVEN:
+            return None
+        return self._sorted[max(0, math.ceil(quantile * known) - 1)]
