@@ -85,6 +85,7 @@ class Timing:
 
 
 def main(
+    *,
     plan_file: Annotated[Path | None, typer.Argument(help="A plan.")] = None,
     data: Annotated[Path | None, typer.Option(help="Or the artifact's data folder.")] = None,
     plan_set: Annotated[str, typer.Option("--set", help="Plan set of it.")] = "maf19",
