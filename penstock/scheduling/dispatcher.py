@@ -48,7 +48,14 @@ from penstock.scheduling.instances import (
 )
 from penstock.scheduling.offers import book_offer
 from penstock.scheduling.outlook import QueueOutlook
-from penstock.scheduling.ports import BatchingPolicy, Drop, Launch, RoutingPolicy, Wait
+from penstock.scheduling.ports import (
+    BatchingPolicy,
+    Drop,
+    Finished,
+    Launch,
+    RoutingPolicy,
+    Wait,
+)
 from penstock.scheduling.waiting import WaitingQueue
 
 
@@ -377,7 +384,8 @@ class Dispatcher:
                 del self._requests[each.request]
                 effects.append(CompleteRequest(each.request, met))
         queue = self._queues[flight.model]
-        queue.batching.observe(flight.size, self._now_us - flight.launched_us, in_time)
+        took_us = self._now_us - flight.launched_us
+        queue.batching.observe(Finished(flight.pipeline, flight.size, took_us, in_time))
         error_us = self._now_us - flight.completion_us
         queue.errors.add(error_us)
         if error_us or not queue.holds(self._now_us):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from penstock.domain.ids import BatchId, InstanceId, ModelName, RequestId
+from penstock.domain.ids import BatchId, InstanceId, ModelName, PipelineId, RequestId
 from penstock.domain.requests import Request, Slice
 from penstock.domain.units import Micros
 from penstock.scheduling.instances import Instance
@@ -40,6 +40,7 @@ class Flight:
 
     batch: BatchId
     model: ModelName
+    pipeline: PipelineId
     slices: tuple[Slice, ...]
     size: int
     instances: tuple[Instance, ...]
@@ -83,6 +84,7 @@ def open_flight(
     return Flight(
         batch=batch,
         model=offer.hops[0].instance.model,
+        pipeline=offer.pipeline.id,
         slices=slices,
         size=sum(each.count for each in slices),
         instances=tuple(hop.instance for hop in offer.hops),

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
+from penstock.domain.ids import PipelineId
 from penstock.domain.requests import DropReason, Request
 from penstock.domain.units import Micros
 from penstock.scheduling.offers import Offer
@@ -55,6 +56,21 @@ class Drop:
 
 
 Decision: TypeAlias = Launch | Wait | Drop
+
+
+class Finished(NamedTuple):
+    """A batch that was answered.
+
+    Attributes:
+        size: samples in it.
+        latency_us: from its launch.
+        met_deadlines: whether all of its requests were in time.
+    """
+
+    pipeline: PipelineId
+    size: int
+    latency_us: Micros
+    met_deadlines: bool
 
 
 class Outlook(Protocol):
@@ -106,7 +122,7 @@ class BatchingPolicy(Protocol):
         """
         ...
 
-    def observe(self, batch: int, latency_us: Micros, met_deadline: bool) -> None:
+    def observe(self, finished: Finished) -> None:
         """Learn from a finished batch."""
         ...
 

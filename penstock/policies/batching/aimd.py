@@ -5,8 +5,8 @@ Source: Clipper (NSDI 2017, §4.3.1, the additive-increase-multiplicative-decrea
 of 10 % of the objective are those of its authors' prototype. A free instance takes whatever is
 queued, up to the cap: no batch waits to be full unless `delay_us` says so.
 
-Deliberate differences, argued in docs/policies.md: one cap for the whole model, where Clipper
-keeps one for each container; the cap never exceeds the planned batch; only a batch that reached
+Deliberate differences, argued in docs/policies.md: one cap for each pipeline, where Clipper keeps
+one for each container; the cap never exceeds the planned batch; only a batch that reached
 the cap raises it; the queue is ordered by deadline, and an expired request is dropped.
 """
 
@@ -15,15 +15,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from penstock.domain.ids import PipelineId
 from penstock.domain.units import Micros
 from penstock.policies.batching.shared import expired, until_due, until_free, window
 from penstock.policies.parameters import Within
-from penstock.scheduling.ports import Decision, Launch, Outlook
+from penstock.scheduling.ports import Decision, Finished, Launch, Outlook
 
 
 @dataclass(slots=True)
 class _Learned:
-    """The cap as it stands, and the SLO that the last batch was launched under."""
+    """The cap of one pipeline as it stands, and the SLO its last batch was launched under."""
 
     cap: int = 1
     slo_us: Micros = 0
@@ -47,32 +48,40 @@ class AimdPolicy:
     dead_band: Annotated[float, Within(most=1)] = 0.1
     objective_us: Annotated[int | None, Within(least=1)] = None
     delay_us: Micros = 0
-    _learned: _Learned = field(default_factory=_Learned, init=False, repr=False, compare=False)
+    _learned: dict[PipelineId, _Learned] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
-    @property
-    def cap(self) -> int:
-        """Largest batch it would launch now, as far as the plan allows."""
-        return self._learned.cap
+    def cap(self, pipeline: PipelineId) -> int:
+        """Return the largest batch it would launch on a pipeline, as far as the plan allows."""
+        return self._of(pipeline).cap
 
     def decide(self, outlook: Outlook) -> Decision:
         """Launch what is queued, up to the cap, once its route is free."""
         if drop := expired(outlook):
             return drop
         planned = outlook.offers()[0]
-        full = min(self._learned.cap, planned.size)
+        learned = self._of(planned.pipeline.id)
+        full = min(learned.cap, planned.size)
         offer = window(outlook, planned, full)
         if wait := until_free(outlook, offer):
             return wait
         if offer.size < full and (wait := until_due(outlook, full, self.delay_us)):
             return wait
-        self._learned.slo_us = outlook.head.deadline_us - outlook.head.arrival_us
+        learned.slo_us = outlook.head.deadline_us - outlook.head.arrival_us
         return Launch(offer)
 
-    def observe(self, batch: int, latency_us: Micros, met_deadline: bool) -> None:  # noqa: ARG002 # port's
+    def observe(self, finished: Finished) -> None:
         """Raise the cap after a full batch well within the objective; lower it after a slow one."""
-        learned = self._learned
+        learned = self._of(finished.pipeline)
         objective_us = self.objective_us or learned.slo_us
-        if latency_us >= objective_us:
-            learned.cap = max(1, min(learned.cap, int(batch * self.backoff)))
-        elif latency_us < (1 - self.dead_band) * objective_us and batch >= learned.cap:
+        if finished.latency_us >= objective_us:
+            learned.cap = max(1, min(learned.cap, int(finished.size * self.backoff)))
+        elif (
+            finished.latency_us < (1 - self.dead_band) * objective_us
+            and finished.size >= learned.cap
+        ):
             learned.cap += self.step
+
+    def _of(self, pipeline: PipelineId) -> _Learned:
+        return self._learned.setdefault(pipeline, _Learned())

@@ -8,7 +8,7 @@ from typing import Annotated
 from penstock.domain.units import Micros
 from penstock.policies.batching.shared import expired, until_due, until_free, window
 from penstock.policies.parameters import Within
-from penstock.scheduling.ports import Decision, Launch, Outlook
+from penstock.scheduling.ports import Decision, Finished, Launch, Outlook
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,5 +38,5 @@ class FixedPolicy:
             return wait
         return Launch(offer)
 
-    def observe(self, batch: int, latency_us: Micros, met_deadline: bool) -> None:
+    def observe(self, finished: Finished) -> None:
         """Learn nothing: the size is fixed."""

@@ -18,10 +18,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from penstock.domain.units import Micros
 from penstock.policies.batching.shared import expired, first_in_time, until_free, wait_or_drop
 from penstock.policies.parameters import Within
-from penstock.scheduling.ports import Decision, Launch, Outlook
+from penstock.scheduling.ports import Decision, Finished, Launch, Outlook
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,5 +42,5 @@ class NexusPolicy:
             return wait_or_drop(outlook, self.size)
         return until_free(outlook, offer) or Launch(offer, only_in_time=True)
 
-    def observe(self, batch: int, latency_us: Micros, met_deadline: bool) -> None:
+    def observe(self, finished: Finished) -> None:
         """Learn nothing: the size is the planner's."""

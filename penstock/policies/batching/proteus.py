@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from penstock.domain.units import Micros
 from penstock.policies.batching.shared import expired, first_in_time, until_free, wait_or_drop
 from penstock.scheduling.offers import Offer
-from penstock.scheduling.ports import Decision, Launch, Outlook, Wait
+from penstock.scheduling.ports import Decision, Finished, Launch, Outlook, Wait
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class ProteusPolicy:
             return wait_or_drop(outlook)
         return until_free(outlook, offer) or self._hold(outlook, offer, limit_us)
 
-    def observe(self, batch: int, latency_us: Micros, met_deadline: bool) -> None:
+    def observe(self, finished: Finished) -> None:
         """Learn nothing: latencies are the plan's."""
 
     def _hold(self, outlook: Outlook, offer: Offer, limit_us: Micros) -> Decision:

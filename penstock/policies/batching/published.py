@@ -16,7 +16,7 @@ from penstock.domain.requests import DropReason
 from penstock.domain.units import Micros, ms_from_micros
 from penstock.policies.parameters import Within
 from penstock.scheduling.offers import Offer
-from penstock.scheduling.ports import Decision, Drop, Launch, Outlook, Wait
+from penstock.scheduling.ports import Decision, Drop, Finished, Launch, Outlook, Wait
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class PublishedPolicy:
                 return Wait(outlook.now_us + slack_us, enough)
         return Launch(outlook.resize(planned, outlook.waiting))
 
-    def observe(self, batch: int, latency_us: Micros, met_deadline: bool) -> None:
+    def observe(self, finished: Finished) -> None:
         """Learn nothing."""
 
     def _largest_in_time(

@@ -15,7 +15,7 @@ from penstock.domain.requests import DropReason, Request
 from penstock.domain.units import Micros, ms_from_micros
 from penstock.policies.parameters import Within
 from penstock.scheduling.offers import Offer
-from penstock.scheduling.ports import NEVER, Decision, Drop, Launch, Outlook, Wait
+from penstock.scheduling.ports import NEVER, Decision, Drop, Finished, Launch, Outlook, Wait
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ class ReservationPolicy:
             f"the earliest answer would come {ms_from_micros(over_us):.1f} ms too late",
         )
 
-    def observe(self, batch: int, latency_us: Micros, met_deadline: bool) -> None:
+    def observe(self, finished: Finished) -> None:
         """Learn nothing: the outlook already carries what is known."""
 
     def _kept_free_us(self, outlook: Outlook, head: Request) -> Micros:

@@ -19,7 +19,7 @@ from typing import Annotated
 from penstock.domain.units import Micros
 from penstock.policies.batching.shared import expired, until_due, until_free, window
 from penstock.policies.parameters import Within
-from penstock.scheduling.ports import Decision, Launch, Outlook
+from penstock.scheduling.ports import Decision, Finished, Launch, Outlook
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,5 +51,5 @@ class TritonPolicy:
             return Launch(outlook.resize(planned, best))
         return held or Launch(pending)
 
-    def observe(self, batch: int, latency_us: Micros, met_deadline: bool) -> None:
+    def observe(self, finished: Finished) -> None:
         """Learn nothing: sizes and delay are configured."""

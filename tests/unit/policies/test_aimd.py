@@ -6,9 +6,10 @@ steps of 2 below 90 % of the objective, no change between that and the objective
 
 from __future__ import annotations
 
+from penstock.domain.ids import PipelineId
 from penstock.domain.plan import Plan
 from penstock.policies.batching.aimd import AimdPolicy
-from tests.support.builders import a_model_plan, a_plan, a_pool
+from tests.support.builders import MODEL, a_model_plan, a_plan, a_pool
 from tests.support.driving import Drive, linear
 
 
@@ -66,12 +67,12 @@ def test_a_free_container_takes_what_is_queued_and_small_batches_prove_nothing()
     drive.arrive(0, 20, slo_us=1_000_000)
     drive.until(100_000)
     assert drive.sizes == [1, 3, 5, 7, 4]
-    assert policy.cap == 9
+    assert policy.cap(PipelineId(f"{MODEL}.0")) == 9
     for at_us in range(100_000, 110_000, 2_000):
         drive.arrive(at_us)
     drive.until(200_000)
     assert drive.sizes[5:] == [1, 1, 1, 1, 1]  # at once: nothing waits for a batch to fill
-    assert policy.cap == 9
+    assert policy.cap(PipelineId(f"{MODEL}.0")) == 9
 
 
 def test_the_cap_stops_at_the_planned_batch() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from penstock.command import run
 from penstock.domain.errors import InvalidSettings, UnknownName
+from penstock.domain.ids import PipelineId
 from penstock.formats.plans import write_plan
 from penstock.policies import BATCHING, ROUTING, batching_policy, routing_policy
 from penstock.policies.batching.aimd import AimdPolicy
@@ -19,6 +20,7 @@ from penstock.policies.batching.triton import TritonPolicy
 from penstock.policies.parameters import parameters_of
 from penstock.policies.routing.power_of_two import PowerOfTwo
 from penstock.policies.routing.round_robin import RoundRobin
+from penstock.scheduling.ports import Finished
 from penstock.verbs import VERBS
 from tests.support.builders import a_model_plan, a_plan, a_pool
 
@@ -56,12 +58,13 @@ def test_routing_policies_have_parameters_too() -> None:
 def test_each_call_of_the_factory_makes_a_policy_that_learns_for_itself() -> None:
     factory = batching_policy("aimd:step=1")
     one, other = factory(), factory()
-    one.observe(1, 10, True)
-    one.observe(1, -1, True)
+    here, there = PipelineId("here"), PipelineId("there")
+    one.observe(Finished(here, 1, 10, True))
+    one.observe(Finished(here, 1, -1, True))
     assert isinstance(one, AimdPolicy)
     assert isinstance(other, AimdPolicy)
-    assert one.cap == 2
-    assert other.cap == 1
+    assert one.cap(here) == 2
+    assert one.cap(there) == other.cap(here) == 1
 
 
 @pytest.mark.parametrize(
