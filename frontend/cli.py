@@ -80,7 +80,10 @@ def frontend(
         bool, typer.Option(envvar="PENSTOCK_UVLOOP", help="Use uvloop where it is installed.")
     ] = True,
     run_log: Annotated[
-        Path | None, typer.Option(envvar="PENSTOCK_RUN_LOG", help="Log every event and effect.")
+        Path | None,
+        typer.Option(
+            envvar="PENSTOCK_RUN_LOG", help="Log all events and effects, for `penstock replay`."
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Report in JSON lines.")] = False,
 ) -> None:
@@ -149,6 +152,10 @@ class Reporter:
     def draining(self) -> None:
         """Print that no more is accepted."""
         self._say("draining", {}, "draining; a second signal stops at once")
+
+    def run_log_ended(self, reason: str) -> None:
+        """Print why the run log is not of the whole run."""
+        self._say("run-log-ended", {"reason": reason}, f"the run log ends here: {reason}")
 
     def stopped(self, unanswered: int) -> None:
         """Print how it ended."""

@@ -6,21 +6,17 @@ Knows nothing of arguments or of how things are told to a person.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from frontend.backend import BackendFactory
 from frontend.repository import read_catalogue
-from frontend.server import Addresses, Frontend, Log
+from frontend.run_log import run_log
+from frontend.server import Addresses, Frontend
 from frontend.settings import Settings
 from penstock.domain.plan import Plan
-from penstock.domain.units import Micros
 from penstock.formats.plans import read_plan
 from penstock.rpc.shutdown import StopSignals
-from penstock.scheduling.effects import Effect
-from penstock.scheduling.events import Event
 
 
 class Listener(Protocol):
@@ -36,6 +32,10 @@ class Listener(Protocol):
 
     def draining(self) -> None:
         """A signal asked for the end."""
+        ...
+
+    def run_log_ended(self, reason: str) -> None:
+        """The run log ends before the run; perhaps called from another thread."""
         ...
 
     def stopped(self, unanswered: int) -> None:
@@ -54,7 +54,7 @@ async def serve(settings: Settings, connect: BackendFactory, listener: Listener)
     """
     plan = _read_plan(settings.plan)
     catalogue = read_catalogue(plan, settings.repository)
-    with StopSignals() as signals, _run_log(settings.run_log) as log:
+    with StopSignals() as signals, run_log(settings, listener.run_log_ended) as log:
         frontend = Frontend(settings, plan, catalogue, connect, log)
         listener.listening(await frontend.start())
         async with asyncio.TaskGroup() as tasks:
@@ -69,19 +69,3 @@ async def serve(settings: Settings, connect: BackendFactory, listener: Listener)
 
 def _read_plan(path: Path) -> Plan:
     return read_plan(path.read_text(encoding="utf-8"), str(path))
-
-
-@contextmanager
-def _run_log(path: Path | None) -> Iterator[Log | None]:
-    """Open the run log, if one is wanted."""
-    if path is None:
-        yield None
-        return
-    from penstock.formats.runlog import write_entry
-
-    with path.open("w", encoding="utf-8") as file:
-
-        def log(now_us: Micros, event: Event, effects: Sequence[Effect]) -> None:
-            file.write(write_entry(now_us, event, effects))
-
-        yield log

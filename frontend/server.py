@@ -39,7 +39,7 @@ from penstock.domain.units import Micros, seconds_from_micros
 from penstock.policies import batching_policy, routing_policy
 from penstock.rpc.handlers import handlers_of
 from penstock.rpc.shutdown import bounded
-from penstock.scheduling.dispatcher import Dispatcher, DispatcherLimits
+from penstock.scheduling.dispatcher import Dispatcher
 from penstock.scheduling.effects import Effect
 from penstock.scheduling.events import Event, InstanceJoined, InstanceLost, PlanApplied
 from protos import inference_pb2
@@ -110,7 +110,7 @@ class Frontend:
         self._dispatcher = Dispatcher(
             batching_policy(settings.policy),
             routing_policy(settings.routing),
-            DispatcherLimits(queue_samples=settings.queue_samples),
+            settings.limits,
         )
         self._driver = Driver(self._dispatcher, self._clock, self._perform, self._log)
         ingress = Ingress()

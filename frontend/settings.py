@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from penstock.domain.errors import InvalidSettings
+from penstock.scheduling.dispatcher import DispatcherLimits
 
 LOOPBACK = "127.0.0.1"
 _LARGEST_PORT = 65535
@@ -75,6 +76,11 @@ class Settings:
     def max_message_bytes(self) -> int:
         """Largest request or answer in bytes."""
         return self.max_message_mib * _MIB
+
+    @property
+    def limits(self) -> DispatcherLimits:
+        """Bounds of the dispatcher."""
+        return DispatcherLimits(queue_samples=self.queue_samples)
 
     @property
     def reachable_host(self) -> str:

@@ -26,7 +26,9 @@ def serve(
     logs: Annotated[
         Path | None, typer.Option(help="Folder for one log per process; else a temporary one.")
     ] = None,
-    run_log: Annotated[Path | None, typer.Option(help="Log every event and effect.")] = None,
+    run_log: Annotated[
+        Path | None, typer.Option(help="Log all events and effects, for `penstock replay`.")
+    ] = None,
     start_limit_s: Annotated[
         float, typer.Option(callback=finite, help="Time for all to become ready.")
     ] = 120.0,

@@ -35,6 +35,8 @@ VERBS = (
     Verb("frontier", "planner.study_cli:frontier", "Find what each level of throughput costs."),
     Verb("import", "planner.import_cli:import_", "Import a published PPipe configuration."),
     Verb("simulate", "simulator.cli:simulate", "Replay a load on a plan, without a machine."),
+    Verb("sweep", "simulator.sweep_cli:sweep", "Simulate plans and policies over many loads."),
+    Verb("replay", "simulator.replay_cli:replay", "Replay a run log to identical effects."),
     Verb("serve", "launcher.cli:serve", "Serve a plan on this host: frontend and workers."),
     Verb("frontend", "frontend.cli:frontend", "Run the frontend that clients talk to."),
     Verb("worker", "worker.cli:worker", "Run a worker: one device of the fleet."),

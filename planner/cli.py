@@ -68,6 +68,12 @@ def plan(
     ] = 0.99,
     arrivals: Annotated[str, typer.Option(help="Arrival law, for auto.")] = "poisson",
     policy: Annotated[str, typer.Option(help="Batching policy, for auto.")] = "reservation",
+    jitter: Annotated[
+        float,
+        typer.Option(
+            min=0.0, callback=finite, help="Sigma of log-normal compute times, for auto."
+        ),
+    ] = 0.0,
     solver: SolverOption = Solver.HIGHS,
     no_partition: Annotated[
         bool, typer.Option("--no-partition", help="Keep models whole: the baseline.")
@@ -97,7 +103,7 @@ def plan(
     with noticed() as interrupts:
         try:
             if margin == AUTO:
-                trials = _trials(arrivals, policy, target, fleet.options.seed)
+                trials = _trials(arrivals, policy, target, jitter, fleet.options.seed)
                 found = _with_margins(fleet, inputs, trials, digests, solver, quiet=as_json)
             else:
                 found = make_plan(
@@ -130,12 +136,12 @@ def _fixed_margin(margin: str | None) -> float | None:
     return found
 
 
-def _trials(arrivals: str, policy: str, target: float, seed: int) -> Trials:
+def _trials(arrivals: str, policy: str, target: float, jitter: float, seed: int) -> Trials:
     from penstock.arrivals import law_of
     from simulator.simulate import Scenario
     from simulator.sustain import Trials
 
-    scenario = Scenario(batching=policy, seed=seed)
+    scenario = Scenario(batching=policy, jitter_sigma=jitter, seed=seed)
     scenario.check()
     law = law_of(arrivals)
     return Trials(law=law, span_us=TRIAL_US, target=target, scenario=scenario)
@@ -168,6 +174,7 @@ def _with_margins(
         note("margins found; to check or plan again with them, give the models in the file")
         for model in chosen.plan.models:
             note(f"  {model.model}: margin_ms: {model.margin_us / 1_000:g}")
+        note(f"  and the planner batch_build_factor: {chosen.setting.batch_build_factor:g}")
     return chosen.plan
 
 

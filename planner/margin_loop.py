@@ -15,13 +15,14 @@ from penstock.domain.errors import InvalidSettings, InvariantViolation
 from penstock.domain.ids import ModelName
 from penstock.domain.plan import Plan
 from planner.inputs import Profiles, margin_us
-from planner.margins import Chosen, Margins, MarginSearch, Rates, Try
+from planner.margins import Chosen, Margins, MarginSearch, Rates, Setting, Try
 from planner.planning import make_plan
 from planner.solve import SolverName
 from planner.verify import find_faults
 from simulator.sustain import Trials
 
-MOST_TRIES = 12
+MOST_TRIES = 40
+MOST_LOAD = 1.15  # a plan of whole GPUs may sustain so much more than it promises
 
 
 def plan_with_margins(
@@ -56,21 +57,45 @@ def plan_with_margins(
         raise InvalidSettings("--margin auto", "", "the objective max-min", found)
     deadline = time.perf_counter() + seconds
 
-    def plan(margins: Margins) -> Plan:
-        fleet = with_margins(cluster, margins)
-        return make_plan(fleet, profiles, blocks_digests=blocks_digests, solver=solver)
+    def plan(setting: Setting) -> Plan:
+        fleet = with_setting(cluster, setting)
+        found = make_plan(fleet, profiles, blocks_digests=blocks_digests, solver=solver)
+        return _with_weights_of(cluster, found)
 
-    def sustained(found: Plan) -> Rates:
-        simulated = as_simulated(found)
-        return {each.model: _sustained(trials, simulated, each.model) for each in found.models}
+    def sustained(found: Plan, least: float) -> Rates | None:
+        return _sustained(trials, as_simulated(found), least)
 
     search = MarginSearch(plan, sustained, cluster.options.batch_build_factor, on_try)
     names = [model.name for model in cluster.models]
     chosen = search.run(names, MOST_TRIES, lambda: time.perf_counter() < deadline)
-    faults = tuple(find_faults(chosen.plan, with_margins_of(cluster, chosen.plan), profiles))
+    faults = tuple(find_faults(chosen.plan, as_found(cluster, chosen), profiles))
     if faults:
         raise InvariantViolation("the margin loop made a faulty plan: " + "; ".join(faults))
     return chosen
+
+
+def with_setting(cluster: Cluster, setting: Setting) -> Cluster:
+    """Return the cluster as a setting asks to plan for it.
+
+    A model that is expected to sustain less of what is planned weighs more; none weighs more than
+    it did, so that the plan's bound holds for the weights as they were.
+    """
+    least = min(setting.sustained.values())
+    fleet = with_margins(cluster, setting.margins)
+    models = tuple(
+        replace(model, weight=model.weight * least / setting.sustained[model.name])
+        for model in fleet.models
+    )
+    options = replace(fleet.options, batch_build_factor=setting.batch_build_factor)
+    return replace(fleet, models=models, options=options)
+
+
+def _with_weights_of(cluster: Cluster, plan: Plan) -> Plan:
+    """Return the plan with each model's own weight, and the objective that this makes."""
+    weights = {model.name: model.weight for model in cluster.models}
+    models = tuple(replace(each, weight=weights[each.model]) for each in plan.models)
+    value = min(each.throughput_rps / each.weight for each in models)
+    return replace(plan, models=models, solve=replace(plan.solve, objective_rps=value, value=value))
 
 
 def with_margins(cluster: Cluster, margins: Margins) -> Cluster:
@@ -82,15 +107,29 @@ def with_margins(cluster: Cluster, margins: Margins) -> Cluster:
     return replace(cluster, models=models)
 
 
-def with_margins_of(cluster: Cluster, plan: Plan) -> Cluster:
-    """Return the cluster with the margins that a plan leaves each model."""
+def as_found(cluster: Cluster, chosen: Chosen) -> Cluster:
+    """Return the cluster with the margins and the batch building that a plan was found with."""
     models = tuple(
-        replace(model, margin_us=plan.model(model.name).margin_us) for model in cluster.models
+        replace(model, margin_us=chosen.plan.model(model.name).margin_us)
+        for model in cluster.models
     )
-    return replace(cluster, models=models)
+    factor = chosen.setting.batch_build_factor
+    options = replace(cluster.options, batch_build_factor=factor)
+    return replace(cluster, models=models, options=options)
 
 
-def _sustained(trials: Trials, plan: Plan, model: ModelName) -> float:
-    planned_rps = plan.model(model).throughput_rps
-    trial = trials.greatest(plan, model, planned_rps)
-    return 0.0 if trial is None else trial.load * planned_rps
+def _sustained(trials: Trials, plan: Plan, least: float) -> Rates | None:
+    """Return what each model sustains; None if one sustains no more per weight than `least`."""
+    if least > 0:
+        for model in plan.models:
+            load = least * model.weight / model.throughput_rps
+            if load > MOST_LOAD:
+                return None
+            trial = trials.tried(plan, model.model, model.throughput_rps, load)
+            if trial.attainment < trials.target:
+                return None
+    rates: dict[ModelName, float] = {}
+    for model in plan.models:
+        best = trials.greatest(plan, model.model, model.throughput_rps, MOST_LOAD)
+        rates[model.model] = 0.0 if best is None else best.load * model.throughput_rps
+    return rates

@@ -55,9 +55,16 @@ def tried(each: Try) -> str:
         if len(parts) == 1
         else "margins " + ", ".join(f"{name} {part:.0%}" for name, part in each.margins.items())
     )
+    told += f", batch building × {each.setting.batch_build_factor:g}"
+    if min(each.setting.sustained.values()) < max(each.setting.sustained.values()):
+        told += ", expecting " + ", ".join(
+            f"{name} {part:.0%}" for name, part in each.setting.sustained.items()
+        )
     if each.planned_rps is None:
         return f"{told}: no plan"
     planned, sustained = (
         number(value, "rps") for value in (each.planned_rps, each.sustained_weighted_rps)
     )
+    if not each.sustained_rps:
+        return f"{told}: planned {planned}, sustains less than the best so far"
     return f"{told}: planned {planned}, sustains {sustained} samples/s per unit of weight"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,18 @@ from penstock.load_options import (
     arrivals_asked,
 )
 from penstock.options import drawable, finite
+from simulator.scenario_options import (
+    DetectionOption,
+    FailOption,
+    JitterOption,
+    MtbfOption,
+    MttrOption,
+    ProfileErrorOption,
+    StragglerOption,
+    WarmupOption,
+    WireFactorOption,
+    scenario_asked,
+)
 
 if TYPE_CHECKING:
     from penstock.arrivals import Law, Replay
@@ -50,18 +63,18 @@ def simulate(
             min=0.1, callback=finite, help="Seconds of offered load; 30, or as long as the trace."
         ),
     ] = None,
-    warmup: Annotated[
-        float, typer.Option(min=0.0, callback=finite, help="Seconds at the start not counted.")
-    ] = 0.0,
+    warmup: WarmupOption = 0.0,
     policy: Annotated[str, typer.Option(help="Batching policy.")] = "reservation",
     routing: Annotated[str, typer.Option(help="Routing policy.")] = "least-queueing",
-    jitter: Annotated[
-        float,
-        typer.Option(
-            min=0.0, callback=finite, help="Sigma of the log-normal factor on compute times."
-        ),
-    ] = 0.0,
-    seed: Annotated[int, typer.Option(help="Seed of arrivals and jitter.")] = 0,
+    jitter: JitterOption = 0.0,
+    straggler: StragglerOption = None,
+    profile_error: ProfileErrorOption = None,
+    wire_factor: WireFactorOption = 1.0,
+    fail: FailOption = None,
+    mtbf: MtbfOption = None,
+    mttr: MttrOption = None,
+    detection: DetectionOption = 0.0,
+    seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = 0,
     find_max_load: Annotated[
         float | None,
         typer.Option(
@@ -78,12 +91,16 @@ def simulate(
         Path | None, typer.Option(callback=drawable, help="Draw a timeline: png, svg or html.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write one CSV line per request.")] = None,
+    run_log: Annotated[
+        Path | None, typer.Option(help="Log all events and effects, for `penstock replay`.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Run a plan under a load in simulated time, with the scheduler that serves live."""
     from penstock.formats.plans import read_plan
-    from simulator.report import outcomes_csv, summary_json, summary_table
-    from simulator.simulate import Scenario, simulate_plan
+    from simulator.report import class_table, outcomes_csv, summary_json, summary_table
+    from simulator.run_log import run_log as logged
+    from simulator.simulate import simulate_plan
 
     duration_us = None if duration is None else micros_from_seconds(duration)
     asked = arrivals_asked(
@@ -95,22 +112,28 @@ def simulate(
         fit=("--load", load),
     )
     the_plan = read_plan(plan.read_text(encoding="utf-8"), str(plan))
-    scenario = Scenario(
-        batching=policy,
-        routing=routing,
-        jitter_sigma=jitter,
-        warmup_us=micros_from_seconds(warmup),
-        seed=seed,
+    scenario = scenario_asked(
+        warmup=warmup,
+        jitter=jitter,
+        straggler=straggler,
+        profile_error=profile_error,
+        wire_factor=wire_factor,
+        fail=fail,
+        mtbf=mtbf,
+        mttr=mttr,
+        detection=detection,
     )
+    scenario = replace(scenario, batching=policy, routing=routing, seed=seed)
+    scenario.check(the_plan)
     if find_max_load is not None:
-        given = {"--load": load, "--trace": trace, "--plot": plot, "--out": out}
-        _refuse(given)
+        given = {"--load": load, "--trace": trace, "--plot": plot, "--out": out, "--fail": fail}
+        _refuse({**given, "--run-log": run_log})
         _find_max_load(
             the_plan, asked, duration_us, scenario, find_max_load, seeds, as_json=as_json
         )
         return
     offered = _offered(the_plan, asked, load, duration_us, seed)
-    with progress(quiet=as_json) as bar:
+    with progress(quiet=as_json) as bar, logged(run_log, policy, routing) as log:
         task = bar.add_task("simulated ms", total=offered.span_us // 1_000)
         result = simulate_plan(
             the_plan,
@@ -118,6 +141,7 @@ def simulate(
             offered.span_us,
             scenario,
             lambda now_us: bar.update(task, completed=now_us // 1_000),
+            log=log,
         )
     if out is not None:
         out.write_text(outcomes_csv(result), encoding="utf-8")
@@ -126,7 +150,7 @@ def simulate(
     if as_json:
         show_json(summary_json(the_plan, result))
     else:
-        show(summary_table(the_plan, result))
+        show(summary_table(the_plan, result), class_table(the_plan, result))
 
 
 def _refuse(given: Mapping[str, object]) -> None:
@@ -136,7 +160,7 @@ def _refuse(given: Mapping[str, object]) -> None:
         InvalidSettings: one was given.
     """
     for option, value in given.items():
-        if value is not None:
+        if value:
             raise InvalidSettings("--find-max-load", "", f"no {option} beside it", option)
 
 
@@ -156,7 +180,6 @@ def _find_max_load(
 
     if isinstance(asked, Replay):
         raise InvalidSettings("--find-max-load", "", "an arrival law", "a trace")
-    scenario.check()
     span_us = USUAL_DURATION_US if duration_us is None else duration_us
     trials = Trials(law=asked, span_us=span_us, target=target, scenario=scenario)
     with progress(quiet=as_json) as bar:

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from penstock.arrivals import Law, instants_of
 from penstock.domain.arrivals import Arrival
-from penstock.domain.errors import InvalidInput
-from penstock.domain.ids import ModelName, RequestId
-from penstock.domain.outcomes import Interval, Outcome, Summary, summarise
+from penstock.domain.errors import InvalidInput, InvalidSettings, UnknownName
+from penstock.domain.ids import ModelName, PoolId, RequestId
+from penstock.domain.outcomes import Outcome, Summary, summarise
 from penstock.domain.plan import Plan
 from penstock.domain.requests import Request
 from penstock.domain.units import Micros
 from penstock.policies import batching_policy, routing_policy
 from penstock.scheduling.dispatcher import Dispatcher
+from simulator.disturbances import Outage, ProfileError, Straggler, check_number
 from simulator.engine import Engine
-from simulator.noise import LogNormalJitter
-from simulator.world import World
+from simulator.fleet import Downtime, Gpu, gpus_of, planned_downtimes, random_downtimes
+from simulator.noise import (
+    LogNormalJitter,
+    Stragglers,
+    chained,
+    profile_factor,
+    real_latencies,
+    stream,
+)
+from simulator.parts import Conditions
+from simulator.record import Computations
+from simulator.run_log import Log
+from simulator.world import World, check_all_ended
+
+_LONGEST_US = 10**15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,24 +41,52 @@ class Scenario:
 
     Attributes:
         jitter_sigma: of the log-normal factor on compute times; 0 for none.
+        straggler: which computations take a multiple of their time.
+        profile_error: how real latencies differ from the profiled ones. Pools that the plan does
+            not have are passed over here; `check` refuses them.
+        wire_factor: what the time of transfers between servers is multiplied by.
+        fail: what fails when.
+        mtbf_us: mean time that each GPU's worker is in operation; None: none fails by chance.
+        mttr_us: mean time until one that failed by chance is back.
+        detection_us: how long the dispatcher does not hear of a failure.
         warmup_us: requests that arrive earlier are served but not counted.
     """
 
     batching: str = "reservation"
     routing: str = "least-queueing"
     jitter_sigma: float = 0.0
+    straggler: Straggler | None = None
+    profile_error: ProfileError | None = None
+    wire_factor: float = 1.0
+    fail: tuple[Outage, ...] = ()
+    mtbf_us: Micros | None = None
+    mttr_us: Micros | None = None
+    detection_us: Micros = 0
     warmup_us: Micros = 0
     seed: int = 0
 
-    def check(self) -> None:
-        """See that its policies exist, before anything takes long.
+    def check(self, plan: Plan | None = None) -> None:
+        """See that all it names exists and makes sense, before anything takes long.
+
+        Args:
+            plan: that it will surround, if that is known.
 
         Raises:
-            InvalidSettings: a parameter of one is not valid.
-            UnknownName: one does not exist, or a parameter of it.
+            InvalidSettings: a value is out of range, goes without another that it needs, or names
+                nothing that is there.
+            UnknownName: a policy, a parameter of one or a pool does not exist.
         """
         batching_policy(self.batching)
         routing_policy(self.routing)
+        check_number("wire-factor", "", self.wire_factor, 0.001, 1_000)
+        check_number("detection", "", self.detection_us, 0, _LONGEST_US)
+        _check_repair(self.mtbf_us, self.mttr_us)
+        if plan is not None:
+            planned_downtimes(gpus_of(plan), self.fail)
+            known = {pool.id for model in plan.models for pool in model.pools}
+            for each in self.profile_error.pools if self.profile_error else ():
+                if each.pool not in known:
+                    raise UnknownName("pool of the plan", each.pool, known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +95,26 @@ class Simulation:
 
     Attributes:
         outcomes: counted requests, in order of arrival.
+        intervals: what was computed, warm-up included.
         span_us: the counted part of the offered load.
+        window_us: from when to when computing and queues are counted: that part, or less of it if
+            the run was ended before.
+        queues: time at each number of waiting samples, by model.
+        gpus: what was simulated.
+        profile_factors: real by profiled latency, of each pool.
+        stragglers: computations that took a multiple of their time, warm-up included.
+        losses: how often an instance failed, likewise.
     """
 
     outcomes: tuple[Outcome, ...]
-    intervals: tuple[Interval, ...]
+    intervals: Computations
     span_us: Micros
+    window_us: tuple[Micros, Micros]
+    queues: Mapping[ModelName, Mapping[int, Micros]]
+    gpus: tuple[Gpu, ...]
+    profile_factors: Mapping[PoolId, float]
+    stragglers: int = 0
+    losses: int = 0
 
     def summary(self, model: ModelName | None = None) -> Summary:
         """Count one model's requests, or all."""
@@ -66,12 +122,11 @@ class Simulation:
         return summarise(chosen, self.span_us)
 
     def utilisation(self) -> dict[str, float]:
-        """Return the fraction of the span each instance computed."""
-        busy: dict[str, int] = {}
-        for each in self.intervals:
-            busy[each.instance] = busy.get(each.instance, 0) + each.end_us - each.start_us
-        end_us = max((each.end_us for each in self.intervals), default=1)
-        return {instance: busy_us / end_us for instance, busy_us in sorted(busy.items())}
+        """Return the fraction of the counted time that each instance computed."""
+        start_us, end_us = self.window_us
+        busy_us, _ = self.intervals.busy_us(start_us, end_us)
+        parts = (each / max(1, end_us - start_us) for each in busy_us)
+        return dict(sorted(zip(self.intervals.instances, parts, strict=True)))
 
 
 def planned_load(
@@ -97,6 +152,8 @@ def simulate_plan(
     scenario: Scenario,
     on_progress: Callable[[Micros], None] | None = None,
     most_misses: int | None = None,
+    *,
+    log: Log | None = None,
 ) -> Simulation:
     """Serve the arrivals with the plan's fleet, every planned instance ready from the start.
 
@@ -104,50 +161,116 @@ def simulate_plan(
         plan: its `slo_us` bounds requests whose arrival names none.
         arrivals: in order of time.
         span_us: time over which the load is offered, warm-up included.
-        scenario: policies, jitter, warm-up.
+        scenario: policies, what goes wrong, warm-up.
         on_progress: told the simulated instant now and then.
         most_misses: requests that may miss their SLO, warm-up included; with one more the run ends,
             and only what has ended by then is counted.
+        log: takes what the dispatcher is told and answers.
 
     Raises:
         InvalidInput: an arrival names a model that is not in the plan, or the warm-up
             leaves nothing to count.
         InvalidPlan: the dispatcher cannot serve the plan.
+        InvalidSettings: the scenario contradicts itself, or the plan has not what fails.
         UnknownName: a policy does not exist.
     """
     if span_us <= scenario.warmup_us:
         raise InvalidInput("simulate", "warmup", "less than the duration", f"{span_us} us")
+    scenario.check()
+    _check_models(plan, arrivals)
     dispatcher = Dispatcher(batching_policy(scenario.batching), routing_policy(scenario.routing))
     engine = Engine()
-    jitter = LogNormalJitter(scenario.jitter_sigma, scenario.seed)
-    world = World(plan, dispatcher, engine, jitter, most_misses)
+    factors = {
+        pool.id: profile_factor(scenario.profile_error, pool, scenario.seed)
+        for model in plan.models
+        for pool in model.pools
+    }
+    stragglers = _stragglers(scenario)
+    gpus = gpus_of(plan)
+    conditions = Conditions(
+        latencies_us={
+            pool.id: real_latencies(pool, factors[pool.id])
+            for model in plan.models
+            for pool in model.pools
+        },
+        stretch=_stretch(scenario, stragglers),
+        wire_factor=scenario.wire_factor,
+        downtimes=_downtimes(scenario, gpus, span_us),
+        detection_us=scenario.detection_us,
+    )
+    window_us = scenario.warmup_us, span_us
+    world = World(plan, gpus, dispatcher, engine, conditions, window_us, most_misses, log=log)
     world.start()
     world.offer(_requests(plan, arrivals))
     engine.run(on_progress)
+    if not engine.halted:
+        check_all_ended(world)
     counted = [each for each in world.outcomes if each.arrival_us >= scenario.warmup_us]
+    end_us = min(span_us, engine.now_us) if engine.halted else span_us
     return Simulation(
         outcomes=tuple(sorted(counted, key=lambda each: each.arrival_us)),
-        intervals=tuple(world.intervals),
+        intervals=world.computations,
         span_us=span_us - scenario.warmup_us,
+        window_us=(scenario.warmup_us, end_us),
+        queues={model: queue.closed(end_us) for model, queue in world.queues.items()},
+        gpus=gpus,
+        profile_factors=factors,
+        stragglers=stragglers.seen if stragglers else 0,
+        losses=world.losses,
     )
 
 
-def _requests(plan: Plan, arrivals: Sequence[Arrival]) -> list[Request]:
-    slos = {model.model: model.slo_us for model in plan.models}
-    requests: list[Request] = []
+def _stragglers(scenario: Scenario) -> Stragglers | None:
+    if scenario.straggler is None:
+        return None
+    return Stragglers(scenario.straggler, stream(scenario.seed, "stragglers"))
+
+
+def _stretch(
+    scenario: Scenario, stragglers: Stragglers | None
+) -> Callable[[Micros], Micros] | None:
+    if scenario.jitter_sigma == 0:
+        return None if stragglers is None else stragglers.stretch
+    jitter = LogNormalJitter(scenario.jitter_sigma, stream(scenario.seed, "jitter"))
+    return jitter.stretch if stragglers is None else chained(jitter.stretch, stragglers.stretch)
+
+
+def _downtimes(scenario: Scenario, gpus: Sequence[Gpu], span_us: Micros) -> tuple[Downtime, ...]:
+    found = planned_downtimes(gpus, scenario.fail)
+    if scenario.mtbf_us is not None and scenario.mttr_us is not None:
+        found += random_downtimes(gpus, scenario.mtbf_us, scenario.mttr_us, span_us, scenario.seed)
+    return tuple(found)
+
+
+def _check_repair(mtbf_us: Micros | None, mttr_us: Micros | None) -> None:
+    if (mtbf_us is None) != (mttr_us is None):
+        given, other = ("mttr", "mtbf") if mtbf_us is None else ("mtbf", "mttr")
+        raise InvalidSettings(given, "", f"{other} with it", "none")
+    for name, value in (("mtbf", mtbf_us), ("mttr", mttr_us)):
+        if value is not None and value < 1:
+            raise InvalidSettings(name, "", "more than no time", f"{value} us")
+
+
+def _check_models(plan: Plan, arrivals: Sequence[Arrival]) -> None:
+    known = {model.model for model in plan.models}
+    if known.issuperset({each.model for each in arrivals}):
+        return
     for number, each in enumerate(arrivals):
-        if each.model not in slos:
-            raise InvalidInput(
-                "trace", f"line {number + 2}", f"a model of {sorted(slos)}", repr(each.model)
-            )
+        if each.model not in known:
+            place, expected = f"line {number + 2}", f"a model of {sorted(known)}"
+            raise InvalidInput("trace", place, expected, repr(each.model))
+
+
+def _requests(plan: Plan, arrivals: Sequence[Arrival]) -> Iterator[tuple[Micros, Request]]:
+    """Yield each request when it is due, so that not all of them have to be kept."""
+    slos = {model.model: model.slo_us for model in plan.models}
+    for number, each in enumerate(arrivals):
         slo_us = each.slo_us if each.slo_us is not None else slos[each.model]
-        requests.append(
-            Request(
-                id=RequestId(number),
-                model=each.model,
-                samples=each.samples,
-                arrival_us=each.arrival_us,
-                deadline_us=each.arrival_us + slo_us,
-            )
+        request = Request(
+            id=RequestId(number),
+            model=each.model,
+            samples=each.samples,
+            arrival_us=each.arrival_us,
+            deadline_us=each.arrival_us + slo_us,
         )
-    return requests
+        yield each.arrival_us, request

@@ -1,19 +1,23 @@
 """Workers and links that exist only in the heap: performs the dispatcher's effects.
 
 The dispatcher and the stage runners are the very objects that serve live.
+
+An instance that fails loses what it runs and holds, and what it has not sent whole. Until the
+dispatcher hears of it, batches go on being sent there, and vanish; hearing of it the dispatcher
+takes back every batch that had still to pass there, so what live senders report besides (the batch
+failed, retriable) would tell it nothing new.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from functools import partial
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import assert_never
 
-from penstock.domain.ids import BatchId, InstanceId, RequestId, ServerId
-from penstock.domain.outcomes import Interval, Outcome
-from penstock.domain.placement import gpu_slots
-from penstock.domain.plan import Pipeline, Plan, Pool
+from penstock.domain.errors import InvariantViolation
+from penstock.domain.ids import BatchId, ModelName, RequestId
+from penstock.domain.outcomes import Outcome
+from penstock.domain.plan import Plan
 from penstock.domain.requests import Request
 from penstock.domain.units import Micros
 from penstock.scheduling.dispatcher import Dispatcher
@@ -29,7 +33,7 @@ from penstock.scheduling.events import (
     BatchFailed,
     BatchFinished,
     Event,
-    InstanceJoined,
+    InstanceLost,
     PlanApplied,
     RequestArrived,
     StageFinished,
@@ -44,37 +48,12 @@ from penstock.scheduling.stage_runner import (
     RunnerEvent,
     RunnerWakeAt,
     RunnerWakeUp,
-    StageRunner,
 )
 from simulator.engine import Engine
-from simulator.noise import LogNormalJitter
-
-
-@dataclass(slots=True, eq=False)
-class _Card:
-    """When each direction of a server's network card is free."""
-
-    up_us: Micros = 0
-    down_us: Micros = 0
-
-
-@dataclass(slots=True, eq=False)
-class _SimulatedInstance:
-    id: InstanceId
-    pool: Pool
-    server: ServerId
-    card: _Card
-    runner: StageRunner = field(default_factory=StageRunner)
-
-
-@dataclass(slots=True, eq=False)
-class _Travel:
-    """A batch on its way through the simulated fleet."""
-
-    run: RunBatch
-    pipeline: Pipeline
-    samples: int
-    stage: int = 0
+from simulator.fleet import Downtime, Gpu
+from simulator.parts import Conditions, Instance, Travel, instances_of, wires_us_of
+from simulator.record import Computations, QueueLengths
+from simulator.run_log import Log
 
 
 class World:
@@ -82,41 +61,71 @@ class World:
 
     Attributes:
         outcomes: of the requests that have ended, in order of their end.
-        intervals: what each instance computed.
+        computations: what each instance computed.
+        queues: how long how many samples of each model waited.
+        losses: how often an instance failed.
     """
 
     def __init__(
         self,
         plan: Plan,
+        gpus: Iterable[Gpu],
         dispatcher: Dispatcher,
         engine: Engine,
-        jitter: LogNormalJitter,
+        conditions: Conditions,
+        window_us: tuple[Micros, Micros],
         most_misses: int | None = None,
+        *,
+        log: Log | None = None,
     ) -> None:
         """Get ready.
 
         Args:
             plan: what is run.
+            gpus: where.
             dispatcher: that runs it; new.
             engine: of the simulated time.
-            jitter: of compute times.
+            conditions: of the fleet.
+            window_us: between which instants queues are looked at.
             most_misses: requests that may miss their SLO; with one more the run ends.
+            log: called with (now_us, event, effects) after each event.
         """
         self._misses_left = most_misses
-        self.outcomes: list[Outcome] = []
-        self.intervals: list[Interval] = []
+        self._log = log
         self._plan = plan
         self._dispatcher = dispatcher
         self._engine = engine
-        self._jitter = jitter
+        self._conditions = conditions
+        self._stretch = conditions.stretch
         self._hop_us = plan.hop_overhead_us
-        self._instances: dict[InstanceId, _SimulatedInstance] = {}
-        self._pipelines = {
-            (model.model, each.id): each for model in plan.models for each in model.pipelines
+        self._instances = instances_of(gpus, conditions)
+        self._wires_us = {
+            (model.model, each.id): wires_us_of(each, conditions.wire_factor)
+            for model in plan.models
+            for each in model.pipelines
         }
-        self._travels: dict[BatchId, _Travel] = {}
+        self._travels: dict[BatchId, Travel] = {}
         self._open: dict[RequestId, Request] = {}
+        self._parts: dict[RequestId, list[tuple[Travel, int]]] = {}
+        self._answered: Travel | None = None
+        self._down = dict.fromkeys(self._instances, 0)
         self._wake = 0
+        self._inbox: deque[Event] = deque()
+        self._touched: set[ModelName] = set()
+        self.outcomes: list[Outcome] = []
+        self.computations = Computations(tuple(self._instances))
+        self.queues = {model.model: QueueLengths(*window_us) for model in plan.models}
+        self.losses = 0
+
+    @property
+    def open_requests(self) -> int:
+        """Requests that have come and not ended."""
+        return len(self._open)
+
+    @property
+    def travelling(self) -> int:
+        """Batches that have left and are neither answered nor given up nor lost."""
+        return len(self._travels)
 
     def start(self) -> None:
         """Apply the plan and let every planned instance join, now.
@@ -125,47 +134,63 @@ class World:
             InvalidPlan: the dispatcher cannot serve it.
         """
         self._post(PlanApplied(self._plan))
-        for event in _joined(self._plan):
-            pool = self._plan.model(event.model).pool(event.pool)
-            card = self._card_of(event.server)
-            self._instances[event.instance] = _SimulatedInstance(
-                event.instance, pool, event.server, card
-            )
-            self._post(event)
+        for each in self._instances.values():
+            self._post(each.joined)
+        for downtime in self._conditions.downtimes:
+            self._engine.at(downtime.at_us, self._go_down, downtime)
 
-    def offer(self, requests: Iterable[Request]) -> None:
-        """Let each request arrive at its own instant."""
-        for request in requests:
-            self._engine.at(request.arrival_us, partial(self._arrive, request))
+    def offer(self, requests: Iterator[tuple[Micros, Request]]) -> None:
+        """Let requests arrive, each at its own instant.
+
+        Args:
+            requests: in order of arrival.
+        """
+        self._engine.feed(requests, self._arrive)
 
     def _arrive(self, request: Request) -> None:
         self._open[request.id] = request
+        self._touched.add(request.model)
         self._post(RequestArrived(request))
 
-    def _card_of(self, server: ServerId) -> _Card:
-        for instance in self._instances.values():
-            if instance.server == server:
-                return instance.card
-        return _Card()
+    def _note_queues(self) -> None:
+        """Look at the queues that may have changed at this instant."""
+        for model in self._touched:
+            waiting = self._dispatcher.waiting_samples(model)
+            self.queues[model].note(self._engine.now_us, waiting)
+        self._touched.clear()
+
+    # The dispatcher
 
     def _post(self, event: Event) -> None:
-        for effect in self._dispatcher.handle(self._engine.now_us, event):
-            self._perform(effect)
+        """Let the dispatcher handle an event now, or right after the one being handled."""
+        self._inbox.append(event)
+        if len(self._inbox) > 1:
+            return
+        now_us, inbox = self._engine.now_us, self._inbox
+        while inbox:
+            effects = self._dispatcher.handle(now_us, inbox[0])
+            if self._log is not None:
+                self._log(now_us, inbox[0], effects)
+            for effect in effects:
+                self._perform(effect)
+            inbox.popleft()
+        if self._touched:
+            self._note_queues()
 
     def _perform(self, effect: Effect) -> None:
         match effect:
             case RunBatch():
                 self._send(effect)
-            case CompleteRequest(request):
-                self._end(request, "")
-            case DropRequest(request, reason):
-                self._end(request, reason.value)
+            case CompleteRequest():
+                self._end(effect.request, "")
+            case DropRequest():
+                self._end(effect.request, effect.reason.value)
             case CancelBatch(batch, instances):
                 for each in instances:
                     self._run(self._instances[each], BatchCancelled(batch))
             case WakeAt(at_us):
                 self._wake += 1
-                self._engine.at(at_us, partial(self._wake_up, self._wake))
+                self._engine.at(at_us, self._wake_up, self._wake)
             case _:
                 assert_never(effect)
 
@@ -184,6 +209,13 @@ class World:
             cause=cause,
         )
         self.outcomes.append(outcome)
+        travel = self._answered
+        if travel is not None and not cause and self._engine.now_us <= request.deadline_us:
+            travel.useful += request.samples
+        if self._parts:
+            self._share_credit(request, travel, useful=outcome.in_time)
+        if cause:
+            self._touched.add(request.model)
         if self._misses_left is not None and not outcome.in_time:
             self._misses_left -= 1
             if self._misses_left < 0:
@@ -192,13 +224,22 @@ class World:
     # The way of a batch
 
     def _send(self, run: RunBatch) -> None:
-        samples = sum(each.count for each in run.slices)
-        pipeline = self._pipelines[run.model, run.pipeline]
-        travel = _Travel(run, pipeline, samples)
+        travel = Travel(
+            run,
+            sum([each.count for each in run.slices]),
+            tuple([self._instances[hop.instance] for hop in run.route]),
+            self._wires_us[run.model, run.pipeline],
+        )
         self._travels[run.batch] = travel
-        self._engine.at(self._engine.now_us + self._hop_us, partial(self._reach, travel))
+        self._engine.at(self._engine.now_us + self._hop_us, self._reach, travel)
+        self._touched.add(run.model)
 
-    def _reach(self, travel: _Travel) -> None:
+    def _reach(self, travel: Travel) -> None:
+        instance = travel.instances[travel.stage]
+        if instance.lost or travel.lost:
+            self._lose(travel)
+            return
+        travel.held = True
         hop = travel.run.route[travel.stage]
         event = BatchArrived(
             batch=travel.run.batch,
@@ -206,75 +247,154 @@ class World:
             start_us=hop.start_us,
             abandon_us=travel.run.abandon_us,
         )
-        self._run(self._instances[hop.instance], event)
+        self._run(instance, event)
 
-    def _run(self, instance: _SimulatedInstance, event: RunnerEvent) -> None:
+    def _run(self, instance: Instance, event: RunnerEvent) -> None:
+        if instance.lost:
+            return
         for effect in instance.runner.handle(self._engine.now_us, event):
             match effect:
-                case Compute(batch):
-                    self._compute(instance, self._travels[batch])
+                case Compute():
+                    self._compute(instance, self._travels[effect.batch])
                 case Abandon(batch, reason):
                     del self._travels[batch]
                     self._post(BatchFailed(batch=batch, detail=reason.value, too_late=True))
                 case RunnerWakeAt(at_us):
-                    self._engine.at(at_us, partial(self._run, instance, RunnerWakeUp()))
+                    self._engine.at(at_us, self._wake_runner, instance)
                 case _:
                     assert_never(effect)
 
-    def _compute(self, instance: _SimulatedInstance, travel: _Travel) -> None:
-        planned_us = instance.pool.latency_us_by_batch[travel.samples - 1]
-        start_us = self._engine.now_us
-        end_us = start_us + self._jitter.stretch(planned_us)
-        self.intervals.append(
-            Interval(
-                instance=instance.id,
-                batch=travel.run.batch,
-                stage=travel.stage,
-                samples=travel.samples,
-                start_us=start_us,
-                end_us=end_us,
-            )
+    def _wake_runner(self, instance: Instance) -> None:
+        self._run(instance, RunnerWakeUp())
+
+    def _compute(self, instance: Instance, travel: Travel) -> None:
+        us = instance.latencies_us[travel.samples - 1]
+        if self._stretch is not None:
+            us = self._stretch(us)
+        travel.started_us = start_us = self._engine.now_us
+        place = self.computations.begin(
+            instance.number, travel.stage, travel.run.batch, travel.samples, start_us, start_us + us
         )
-        self._engine.at(end_us, partial(self._computed, instance, travel, end_us - start_us))
+        travel.computed += (place,)
+        self._engine.at(start_us + us, self._computed, travel)
 
-    def _computed(self, instance: _SimulatedInstance, travel: _Travel, compute_us: Micros) -> None:
-        batch = travel.run.batch
-        stage = travel.stage
-        self._forward(instance, travel)
-        self._run(instance, ComputeFinished(batch))
-        self._post(StageFinished(batch=batch, stage=stage, compute_us=compute_us))
-
-    def _forward(self, sender: _SimulatedInstance, travel: _Travel) -> None:
-        now_us = self._engine.now_us
-        travel.stage += 1
-        if travel.stage == len(travel.run.route):
-            self._engine.at(now_us + self._hop_us, partial(self._answer, travel.run.batch))
+    def _computed(self, travel: Travel) -> None:
+        if travel.lost:
             return
-        receiver = self._instances[travel.run.route[travel.stage].instance]
-        there_us = now_us
-        if sender.server != receiver.server:
-            transfer = travel.pipeline.transfers[travel.stage - 1]
+        stage = travel.stage
+        instance = travel.instances[stage]
+        compute_us = self._engine.now_us - travel.started_us
+        self._forward(travel, instance)
+        self._run(instance, ComputeFinished(travel.run.batch))
+        self._post(StageFinished(batch=travel.run.batch, stage=stage, compute_us=compute_us))
+
+    def _forward(self, travel: Travel, sender: Instance) -> None:
+        """Send a batch on: over the sender's uplink and the receiver's downlink at once.
+
+        Each lane carries one transfer at a time, in the order in which they were asked for, as the
+        dispatcher books them: one that waits for the receiver keeps the sender's lane.
+        """
+        now_us = self._engine.now_us
+        travel.held = False
+        travel.sent_us = now_us
+        travel.stage += 1
+        if travel.stage == len(travel.instances):
+            self._engine.at(now_us + self._hop_us, self._answer, travel)
+            return
+        receiver = travel.instances[travel.stage]
+        if receiver.lost:
+            self._lose(travel)
+            return
+        wire_us = round(travel.wires_us[travel.stage - 1] * travel.samples)
+        if wire_us and sender.card is not receiver.card:
             start_us = max(now_us, sender.card.up_us, receiver.card.down_us)
-            there_us = start_us + transfer.us_per_sample * travel.samples
-            sender.card.up_us = receiver.card.down_us = there_us
-        self._engine.at(there_us + self._hop_us, partial(self._reach, travel))
+            sender.card.up_us = receiver.card.down_us = travel.sent_us = start_us + wire_us
+        self._engine.at(travel.sent_us + self._hop_us, self._reach, travel)
 
-    def _answer(self, batch: BatchId) -> None:
-        del self._travels[batch]
-        self._post(BatchFinished(batch))
+    def _answer(self, travel: Travel) -> None:
+        del self._travels[travel.run.batch]
+        self._answered = travel
+        self._post(BatchFinished(travel.run.batch))
+        self._answered = None
+        for each in travel.run.slices:
+            if each.request in self._open:  # the rest of it is in other batches
+                self._parts.setdefault(each.request, []).append((travel, each.count))
+        if travel.useful:
+            self._mark_useful(travel)
+
+    # Which computations were of use
+
+    def _share_credit(self, request: Request, last: Travel | None, *, useful: bool) -> None:
+        """Credit a request that has ended to all batches that carried parts of it."""
+        for travel, count in self._parts.pop(request.id, ()):
+            if useful and last is not None:
+                last.useful -= count
+                travel.useful += count
+                self._mark_useful(travel)
+
+    def _mark_useful(self, travel: Travel) -> None:
+        for place in travel.computed:
+            self.computations.useful[place] = travel.useful
+
+    # Failures
+
+    def _go_down(self, downtime: Downtime) -> None:
+        for each in downtime.instances:
+            self._down[each] += 1
+            if self._down[each] == 1:
+                self._fail(self._instances[each])
+        if downtime.lasts_us is not None:
+            back_us = self._engine.now_us + downtime.lasts_us
+            self._engine.at(back_us, self._come_back, downtime)
+
+    def _fail(self, instance: Instance) -> None:
+        instance.lost = True
+        self.losses += 1
+        for travel in list(self._travels.values()):
+            if self._is_lost_with(travel, instance):
+                self._lose(travel)
+        tell_us = self._engine.now_us + self._conditions.detection_us
+        self._engine.at(tell_us, self._tell_lost, instance)
+
+    def _is_lost_with(self, travel: Travel, instance: Instance) -> bool:
+        """Tell whether an instance holds a batch, or has not yet sent all of it."""
+        if travel.held:
+            return travel.instances[travel.stage] is instance
+        sending = travel.stage > 0 and travel.sent_us > self._engine.now_us
+        return sending and travel.instances[travel.stage - 1] is instance
+
+    def _lose(self, travel: Travel) -> None:
+        travel.lost = True
+        self._travels.pop(travel.run.batch, None)
+        now_us, ends_us = self._engine.now_us, self.computations.end_us
+        if travel.held and travel.computed and ends_us[travel.computed[-1]] > now_us:
+            ends_us[travel.computed[-1]] = now_us
+
+    def _tell_lost(self, instance: Instance) -> None:
+        if not instance.told:
+            instance.told = True
+            self._touched.add(instance.joined.model)
+            self._post(InstanceLost(instance.joined.instance))
+
+    def _come_back(self, downtime: Downtime) -> None:
+        for each in downtime.instances:
+            self._down[each] -= 1
+            if self._down[each] == 0:
+                before = self._instances[each]
+                self._tell_lost(before)
+                after = Instance(before.number, before.joined, before.latencies_us, before.card)
+                self._instances[each] = after
+                self._touched.add(after.joined.model)
+                self._post(after.joined)
 
 
-def _joined(plan: Plan) -> list[InstanceJoined]:
-    """Place the plan's slots on servers of each class, full servers first."""
-    per_server = {each.name: each.gpus_per_server for each in plan.gpu_classes}
-    placed: dict[str, int] = {}
-    joined: list[InstanceJoined] = []
-    for slot in gpu_slots(plan):
-        number = placed.get(slot.gpu_class, 0)
-        placed[slot.gpu_class] = number + 1
-        server = ServerId(f"{slot.gpu_class}-{number // per_server[slot.gpu_class]}")
-        joined.extend(
-            InstanceJoined(instance=each.id, model=each.model, pool=each.pool, server=server)
-            for each in slot.instances
-        )
-    return joined
+def check_all_ended(world: World) -> None:
+    """Check that no request and no batch was forgotten, at the end of a run.
+
+    Raises:
+        InvariantViolation: one was.
+    """
+    if world.open_requests:
+        raise InvariantViolation(f"{world.open_requests} requests have come and not ended")
+    if world.travelling:
+        raise InvariantViolation(f"{world.travelling} batches have left and not arrived")

@@ -16,7 +16,7 @@ from penstock.formats.documents import type_schema
 from penstock.formats.graphs import BLOCKS, GRAPH
 from penstock.formats.plans import PLAN
 from penstock.formats.profiles import PROFILE
-from penstock.formats.runlog import entry_schema
+from penstock.formats.runlog import line_schema
 
 SCHEMAS: Mapping[str, Callable[[], dict[str, object]]] = MappingProxyType(
     {
@@ -26,7 +26,7 @@ SCHEMAS: Mapping[str, Callable[[], dict[str, object]]] = MappingProxyType(
         "blocks": BLOCKS.json_schema,
         "graph": GRAPH.json_schema,
         "plan": PLAN.json_schema,
-        "run-log": entry_schema,
+        "run-log": line_schema,
         "trace": lambda: type_schema(Arrival),
     }
 )

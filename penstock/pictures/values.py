@@ -50,3 +50,36 @@ class LevelPoint:
     bound: float
     gpus: Mapping[str, int]
     infeasible: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BandPoint:
+    """One figure of a series under several seeds.
+
+    Attributes:
+        x: what it is drawn over.
+        low, high: the least and the most of the seeds.
+    """
+
+    x: float
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsePoint:
+    """How busy one GPU class was at one load, as parts of all its GPUs.
+
+    Attributes:
+        low, high: the least and the most of the seeds.
+        useful: part that was spent on requests answered in time.
+        used: part of the GPUs that hold an instance, busy or not.
+    """
+
+    load: float
+    mean: float
+    useful: float
+    low: float
+    high: float
+    used: float

@@ -24,7 +24,7 @@ from penstock.scheduling.effects import (
     RunBatch,
     WakeAt,
 )
-from penstock.scheduling.estimator import PredictionErrors
+from penstock.scheduling.estimator import ArrivalRate, PredictionErrors
 from penstock.scheduling.events import (
     BatchFailed,
     BatchFinished,
@@ -43,6 +43,7 @@ from penstock.scheduling.instances import (
     LivePipeline,
     LivePool,
     NetworkCard,
+    capacity,
     check_batches,
     live_pipelines,
 )
@@ -80,6 +81,7 @@ class ServedQueue:
 
     Attributes:
         errors: of the predictions made for it.
+        arrivals: how many samples come.
         wake_us: when it has to be looked at again.
     """
 
@@ -90,16 +92,23 @@ class ServedQueue:
     batching: BatchingPolicy
     routing: RoutingPolicy
     errors: PredictionErrors = field(default_factory=PredictionErrors)
+    arrivals: ArrivalRate = field(default_factory=ArrivalRate)
     wake_us: Micros | None = None
     _enough: int = 0
     _held: Request | None = None
     _routes: Sequence[LivePipeline] | None = None
+    _capacity: float = 0.0
 
     def routes(self) -> Sequence[LivePipeline]:
         """Return the pipelines that can run a batch now."""
         if self._routes is None:
             self._routes = [each for each in self.pipelines if each.has_route()]
+            self._capacity = capacity(self._routes)
         return self._routes
+
+    def load(self) -> float:
+        """Return how much arrives, as a part of what the pipelines get through."""
+        return self.arrivals.per_us / self._capacity if self._capacity else 0.0
 
     def hold(self, wait: Wait) -> None:
         """Remember what the policy waits for."""
@@ -218,6 +227,7 @@ class Dispatcher:
             return
         self._requests[request.id] = OpenRequest(request, request.samples)
         queue.waiting.push(request, 0, request.samples)
+        queue.arrivals.add(self._now_us, request.samples)
         if not queue.holds(self._now_us):
             self._dispatch(queue, effects)
 
@@ -280,6 +290,7 @@ class Dispatcher:
                 routing=queue.routing,
                 hop_us=self._hop_us,
                 errors=queue.errors,
+                load=queue.load(),
             )
             decision = queue.batching.decide(outlook)
             if isinstance(decision, Launch):

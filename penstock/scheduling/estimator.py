@@ -1,8 +1,9 @@
 """What stages are seen to take, and how far predictions turn out to be off.
 
 A profile is measured once, on one machine, without neighbours; what the fleet does afterwards is
-the better witness. Two learners, both functions of what they were told and nothing else: the mean
-latency of each stage and batch size, and the quantiles of the error of whole predictions. An error
+the better witness. Learners that are functions of what they were told and nothing else: the mean
+latency of each stage and batch size, the quantiles of the error of whole predictions, and the rate
+of arrivals. An error
 has many causes that no stage knows of (a queue that moved, a link that was busy, an event loop that
 stalled), so the safety of a route comes from the route's own errors, not from a sum over its
 stages.
@@ -22,6 +23,8 @@ _WINDOW = 64  # observations that count; what is older fades
 _SIZE_WEIGHT = 8  # observations after which a batch size is half its own witness
 _ERRORS = 256  # predictions remembered
 _PROVEN = 20  # predictions after which their errors say something
+_LEAST_US, _MOST_US = 250_000, 4_000_000  # over which a rate is taken: from, and to at most
+_SAMPLES = 64  # that a rate should be taken over
 
 
 class StageEstimator:
@@ -89,3 +92,28 @@ class PredictionErrors:
         if known < _PROVEN:
             return None
         return self._sorted[max(0, math.ceil(quantile * known) - 1)]
+
+
+class ArrivalRate:
+    """How many samples arrive, over the last stretch of time that says something.
+
+    Attributes:
+        per_us: samples per microsecond; 0.0 while too little is known.
+    """
+
+    __slots__ = ("_samples", "_since_us", "per_us")
+
+    def __init__(self) -> None:
+        self.per_us = 0.0
+        self._samples = 0
+        self._since_us: Micros = 0
+
+    def add(self, now_us: Micros, samples: int) -> None:
+        """Count an arrival."""
+        self._samples += samples
+        elapsed_us = now_us - self._since_us
+        if elapsed_us < _LEAST_US or (self._samples < _SAMPLES and elapsed_us < _MOST_US):
+            return
+        self.per_us = self._samples / elapsed_us
+        self._samples = 0
+        self._since_us = now_us

@@ -85,6 +85,11 @@ class LivePool:
         """Return the latency expected of the stage at a batch size up to the planned one."""
         return self.estimator.latency_us(batch)
 
+    def rate(self) -> float:
+        """Return samples per microsecond that its instances get through with planned batches."""
+        batch = self.plan.batch
+        return len(self.instances) * batch / max(1, self.latency_us(batch))
+
     def join(self, instance: Instance) -> None:
         """Take an instance that is ready."""
         self.instances[instance.id] = instance
@@ -160,6 +165,20 @@ def live_pipelines(plan: ModelPlan) -> tuple[dict[PoolId, LivePool], tuple[LiveP
 def _live(pipeline: Pipeline, pools: Mapping[PoolId, LivePool]) -> LivePipeline:
     chosen = tuple(pools[each] for each in pipeline.pools)
     return LivePipeline(pipeline, chosen, min(pool.plan.batch for pool in chosen))
+
+
+def capacity(pipelines: Sequence[LivePipeline]) -> float:
+    """Return samples per microsecond that pipelines get through together with planned batches.
+
+    The least over the positions of all pools there, as if batches might leave any pool of one
+    position for any of the next. A pipeline that has ended takes part with its last pool.
+    """
+    length = max((len(each.pools) for each in pipelines), default=0)
+    positions = [
+        {pool.plan.id: pool for each in pipelines for pool in each.pools[: at + 1][-1:]}
+        for at in range(length)
+    ]
+    return min((sum(pool.rate() for pool in each.values()) for each in positions), default=0.0)
 
 
 def check_batches(plan: Plan) -> None:

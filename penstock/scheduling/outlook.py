@@ -27,11 +27,13 @@ class QueueOutlook:
         routing: RoutingPolicy,
         hop_us: Micros,
         errors: PredictionErrors,
+        load: float,
     ) -> None:
         self.now_us = now_us
         self.head = head
         self.waiting = waiting
         self.queued = queued
+        self.load = load
         self._pipelines = pipelines
         self._routing = routing
         self._hop_us = hop_us

@@ -91,6 +91,11 @@ class Outlook(Protocol):
         """The request that must be served first; its deadline binds the batch."""
         ...
 
+    @property
+    def load(self) -> float:
+        """Arrivals of late, as a part of what the pipelines get through with planned batches."""
+        ...
+
     def queued(self) -> Iterator[Queued]:
         """Yield what waits in the order it would be launched, the head first; as far as read."""
         ...

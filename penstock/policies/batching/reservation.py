@@ -1,9 +1,9 @@
 """Reservation: launch the largest batch whose booked completion meets the first deadline.
 
 Source: PPipe (ATC 2025, §5). Three deliberate differences, argued in docs/policies.md: a batch is
-bound late, just before its first instance is free; it is held for more requests no longer than the
-plan's own batch-building time, where the paper waits until the last possible moment; and it leaves
-room for the errors that predictions turn out to have.
+bound late, just before its first instance is free; while the load allows, it is held for more
+requests no longer than the plan's own batch-building time, where the paper waits until the last
+possible moment; and it leaves room for the errors that predictions turn out to have.
 """
 
 from __future__ import annotations
@@ -34,21 +34,25 @@ class ReservationPolicy:
             this part of its own work. Queueing at a later stage counts too: until the batch
             would flow, it may as well grow. A little queueing keeps a busy stage fed although
             durations vary.
+        calm: with a load below this part of what batches of its size would sustain, a batch is
+            held no longer than the plan allows for gathering it; above, up to the last moment at
+            which one more sample would make it late.
     """
 
     min_rate: Annotated[float, Within(most=1)] = 0.95
     safety: Annotated[float, Within(most=1)] = 0.95
     unproven: Annotated[float, Within(most=1)] = 0.05
     bind_lead: Annotated[float, Within(most=10)] = 0.5
+    calm: Annotated[float, Within(most=10)] = 0.8
 
     def decide(self, outlook: Outlook) -> Decision:
         """Take the first pipeline, in routing order, that can meet the head's deadline."""
         head = outlook.head
         safe_us = head.deadline_us - self._kept_free_us(outlook, head)
         best = outlook.offers()[0]
-        # Room for errors is given up for a head that would be dropped, if nobody waits behind it
-        # whose time that would cost.
-        limits = (safe_us, head.deadline_us) if outlook.waiting <= best.size else (safe_us,)
+        # Room for errors is given up for a head that would be dropped, unless more arrives than can
+        # be served: then every head would leave at its last moment, and half of them be late.
+        limits = (safe_us, head.deadline_us) if outlook.load <= 1 else (safe_us,)
         for limit_us in limits:
             for planned in outlook.offers():
                 offer = self._largest_in_time(outlook, planned, limit_us)
@@ -96,6 +100,7 @@ class ReservationPolicy:
 
     def _due_us(self, outlook: Outlook, offer: Offer, size: int, limit_us: Micros) -> Micros:
         """Return until when a batch may be held that would then have `size` samples."""
-        held_us = outlook.head.arrival_us + offer.pipeline.plan.batch_build_us
-        slack_us = limit_us - outlook.resize(offer, size).completion_us
-        return min(held_us, outlook.now_us + slack_us)
+        last_us = outlook.now_us + limit_us - outlook.resize(offer, size).completion_us
+        if outlook.load > self.calm * offer.pipeline.relative_rate(outlook.waiting):
+            return last_us
+        return min(last_us, outlook.head.arrival_us + offer.pipeline.plan.batch_build_us)

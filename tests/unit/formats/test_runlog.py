@@ -13,10 +13,14 @@ from penstock.formats.runlog import (
     EFFECTS,
     EVENTS,
     LogEntry,
+    open_run_log,
     read_run_log,
     write_entry,
     write_run_log,
 )
+from penstock.formats.runlog_header import LogHeader, spelled, write_header
+from penstock.policies import BATCHING, ROUTING, batching_policy, routing_policy
+from penstock.scheduling.dispatcher import DispatcherLimits
 from penstock.scheduling.effects import (
     CancelBatch,
     CompleteRequest,
@@ -112,3 +116,97 @@ def test_a_line_cut_short_is_named() -> None:
     line = write_entry(8, WakeUp(), [])[:20]
     with pytest.raises(InvalidTrace, match=r"run\.jsonl, line 1: line 1, column 21: expected JSON"):
         list(read_run_log([line], "run.jsonl"))
+
+
+HEADER = LogHeader(
+    penstock="9.9",
+    simulated=True,
+    policy="fixed:size=4,timeout_us=10",
+    routing="round-robin:weighted=true",
+    limits=DispatcherLimits(queue_samples=5, rebookings=1, stall_us=7),
+)
+
+
+def test_a_header_comes_first_and_is_read_back() -> None:
+    text = write_run_log(ENTRIES, HEADER)
+    assert text.startswith('{"schema":"penstock.run-log/1","penstock":"9.9","simulated":true,')
+    log = open_run_log(text.splitlines(), "run.jsonl")
+    assert log.header == HEADER
+    assert [(each.line, each.entry) for each in log.lines] == list(enumerate(ENTRIES, start=2))
+    assert tuple(read_run_log(text.splitlines(), "run.jsonl")) == ENTRIES
+
+
+def test_a_log_may_lack_a_header_or_everything() -> None:
+    log = open_run_log(["\n", *write_run_log(ENTRIES).splitlines()], "run.jsonl")
+    assert log.header is None
+    assert [each.line for each in log.lines] == [2, 3, 4]
+    empty = open_run_log([], "run.jsonl")
+    assert (empty.header, list(empty.lines)) == (None, [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schema": "penstock.run-log/2"}, "schema: expected 'penstock.run-log/1', the one"),
+        ({"policy": 3}, "policy: expected text, found 3"),
+        ({"limits": {"stall": 1}}, "limits: expected only the fields queue_samples, reb"),
+        ({"speed": 1}, "expected only the fields penstock, simulated, policy"),
+    ],
+)
+def test_a_bad_header_is_named(changes: dict[str, object], message: str) -> None:
+    line = json.dumps({**json.loads(write_header(HEADER)), **changes})
+    with pytest.raises(InvalidTrace) as caught:
+        open_run_log([line], "run.jsonl")
+    assert str(caught.value).startswith("run.jsonl, line 1: " + message)
+
+
+def test_a_header_further_down_is_no_entry() -> None:
+    lines = [write_entry(8, WakeUp(), []), write_header(HEADER)]
+    with pytest.raises(InvalidTrace, match="line 2: expected an object of now_us"):
+        list(read_run_log(lines, "run.jsonl"))
+
+
+@pytest.mark.parametrize("torn", ['{"now_us":9,"ev', "\0\0\0", "{"])
+def test_a_last_line_cut_short_is_told_where_that_is_asked_for(torn: str) -> None:
+    told: list[int] = []
+    lines = [write_entry(8, WakeUp(), []), torn]
+    assert len(list(open_run_log(lines, "run.jsonl", told.append).lines)) == 1
+    assert told == [2]
+    with pytest.raises(InvalidTrace):
+        list(open_run_log(lines, "run.jsonl").lines)
+    with pytest.raises(InvalidTrace):  # it ends as a line does: nothing was cut
+        list(open_run_log([lines[0], torn + "\n"], "run.jsonl", told.append).lines)
+    with pytest.raises(InvalidTrace):  # nor here
+        list(open_run_log([lines[0], "[]"], "run.jsonl", told.append).lines)
+    assert told == [2]
+
+
+@pytest.mark.parametrize("name", BATCHING)
+def test_a_batching_policy_is_spelled_with_all_its_parameters(name: str) -> None:
+    text = spelled(name, batching_policy(name)())
+    assert spelled(text, batching_policy(text)()) == text
+    assert spelled(name, batching_policy(text)()) == text
+
+
+@pytest.mark.parametrize("name", ROUTING)
+def test_a_routing_policy_is_spelled_with_all_its_parameters(name: str) -> None:
+    text = spelled(name, routing_policy(name)())
+    assert spelled(text, routing_policy(text)()) == text
+
+
+@pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        ("fixed", "fixed:size=none,timeout_us=5000"),
+        ("fixed:size=4", "fixed:size=4,timeout_us=5000"),
+        ("round-robin:weighted=true", "round-robin:weighted=true"),
+        ("triton:preferred=2+4", "triton:preferred=2+4,max_queue_delay_us=0"),
+        ("triton", "triton:max_queue_delay_us=0"),
+        ("least-queueing", "least-queueing"),
+    ],
+)
+def test_parameters_are_spelled_as_options_are(spec: str, text: str) -> None:
+    policy = (
+        routing_policy(spec)() if spec.partition(":")[0] in ROUTING else batching_policy(spec)()
+    )
+    assert spelled(spec, policy) == text

@@ -123,6 +123,11 @@ def test_a_trace_ends_after_its_duration(
         ),
         (("--trace", "OTHER"), "unknown model of the trace 'x'; known: m"),
         (("--trace", "WRONG"), "WRONG: line 2, end_timestamp: expected seconds, from 0 to 1e+12"),
+        (("--straggler", "often"), "straggler: expected PROBABILITY:FACTOR, such as 0.01:4, fou"),
+        (("--profile-error", "x=1.1"), "unknown pool of the plan 'x'; known: p0"),
+        (("--fail", "p0/0"), "fail: expected TARGET@START or TARGET@START+LENGTH, such as fas"),
+        (("--fail", "p0/7@1s"), "fail: target: expected an instance such as 'p0/0', a GPU such "),
+        (("--mtbf", "5"), "mtbf: expected mttr with it, found none"),
         (("--load", "1e9"), "load: rate: expected at most 20,000,000 requests in all, found 2e+10"),
     ],
 )
@@ -155,10 +160,55 @@ def test_the_greatest_load_is_found(plan: str, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize(
-    "extra", [("--load", "0.5"), ("--plot", "there.png"), ("--policy", "hope")]
+    "extra",
+    [("--load", "0.5"), ("--plot", "there.png"), ("--policy", "hope"), ("--fail", "p0/0@1s")],
 )
 def test_what_does_not_go_with_finding_a_load_is_refused(
     extra: tuple[str, str], plan: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(plan, "--find-max-load", "0.99", *extra) == 2
     assert "error:" in capsys.readouterr().err
+
+
+def test_all_that_can_go_wrong_is_reached_and_told(
+    plan: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = (
+        *("--duration", "20", "--load", "2", "--arrivals", "constant", "--jitter", "0.1"),
+        *("--straggler", "0.2:3", "--profile-error", "0.1", "--profile-error", "all=1.5"),
+        *("--wire-factor", "2", "--fail", "p0/0@5s+1s", "--fail", "fast-0:0@10s+500ms"),
+        *("--mtbf", "5", "--mttr", "0.5", "--detection", "0.1"),
+    )
+    assert call(plan, *options, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["disturbances"]["losses"] >= 3
+    assert 40 < told["disturbances"]["stragglers"] < 250
+    assert told["disturbances"]["profile_factors"]["p0"] != 1.5
+    assert told["overall"]["refusals"]["unavailable"] > 40
+    assert told["overall"]["requests"] == 800
+    model = told["models"]["m"]
+    assert set(model["queue"]) == {"mean", "p50", "p95", "p99", "most"}
+    assert sum(model["batches"]["p0"].values()) > 100
+    (use,) = told["gpu_classes"].values()
+    assert 0 < use["useful_utilisation"] <= use["utilisation"] < 1
+    assert "cost" not in told
+    assert call(plan, *options) == 0
+    table = capsys.readouterr().out
+    assert "usefully" in table
+    assert "instances lost" in table
+
+
+def test_prices_of_a_plan_are_told(
+    plan: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = json.loads(Path(plan).read_text())
+    for each in document["gpu_classes"]:
+        each["price_per_hour"] = 3.6
+    Path(plan).write_text(json.dumps(document))
+    options = ("--arrivals", "constant", "--load", "1", "--duration", "10")
+    assert call(plan, *options, "--json") == 0
+    # 20 samples/s for 0.001 a second.
+    told = json.loads(capsys.readouterr().out)["cost"]
+    assert told == {"per_hour": 3.6, "per_million_in_time": pytest.approx(50)}
+    assert call(plan, *options) == 0
+    assert "3.60 per hour, 50.00 per million samples in" in capsys.readouterr().out

@@ -6,8 +6,10 @@ from penstock.arrivals import Constant
 from penstock.domain.ids import GpuClassName, ModelName
 from penstock.domain.plan import Plan
 from simulator.max_load import MOST, MaxLoad, max_loads
+from simulator.metrics import busy_by_class
+from simulator.record import Computations
 from simulator.simulate import Scenario, planned_load, simulate_plan
-from simulator.sustain import Trials, busy_by_class
+from simulator.sustain import Trials
 from tests.support.builders import MODEL, a_model_plan, a_plan, a_pool
 
 SECOND_US = 1_000_000
@@ -75,7 +77,7 @@ def test_giving_up_early_changes_no_verdict(load: float) -> None:
 
 
 def test_shares_count_as_the_part_of_a_gpu_they_are() -> None:
-    assert busy_by_class(a_fleet(100.0), ()) == {}
+    assert busy_by_class(a_fleet(100.0), Computations(())) == {}
 
 
 def test_the_interval_is_student_s() -> None:

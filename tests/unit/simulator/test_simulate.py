@@ -90,10 +90,10 @@ def test_the_warm_up_is_served_but_not_counted() -> None:
     assert len(result.intervals) == 4
 
 
-def test_utilisation_is_the_busy_part() -> None:
+def test_utilisation_is_the_busy_part_of_the_span() -> None:
     plan = a_plan(a_model_plan(STAGES))
     result = simulate_plan(plan, arrivals(0), 1_000_000, Scenario())
-    assert result.utilisation() == {"p0/0": pytest.approx(1 / 3), "p1/0": pytest.approx(2 / 3)}
+    assert result.utilisation() == {"p0/0": 0.01, "p1/0": 0.02}
 
 
 def test_an_unknown_model_in_the_trace_is_named() -> None:

@@ -1,0 +1,111 @@
+"""What a simulated fleet is made of: conditions, cards, instances, batches on their way.
+
+State without rules: `simulator.world` moves it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from penstock.domain.ids import InstanceId, PoolId, ServerId
+from penstock.domain.plan import Pipeline
+from penstock.domain.units import Micros
+from penstock.scheduling.effects import RunBatch
+from penstock.scheduling.events import InstanceJoined
+from penstock.scheduling.stage_runner import StageRunner
+from simulator.fleet import Downtime, Gpu
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """How the simulated fleet differs from the planned one.
+
+    Attributes:
+        latencies_us: real ones by batch, of each pool.
+        stretch: returns how long a computation of that real latency takes this time; None: as long.
+        wire_factor: what a transfer's time is multiplied by.
+        downtimes: which instances fail when.
+        detection_us: how long the dispatcher does not hear of a failure.
+    """
+
+    latencies_us: Mapping[PoolId, tuple[Micros, ...]]
+    stretch: Callable[[Micros], Micros] | None = None
+    wire_factor: float = 1.0
+    downtimes: tuple[Downtime, ...] = ()
+    detection_us: Micros = 0
+
+
+@dataclass(slots=True, eq=False)
+class Card:
+    """When each direction of a server's network card is free."""
+
+    up_us: Micros = 0
+    down_us: Micros = 0
+
+
+@dataclass(slots=True, eq=False)
+class Instance:
+    """One life of an instance: after a failure another takes its place.
+
+    Attributes:
+        number: its place among all instances.
+        joined: the word to the dispatcher that it is there.
+        lost: it has failed.
+        told: the dispatcher has heard of that.
+    """
+
+    number: int
+    joined: InstanceJoined
+    latencies_us: tuple[Micros, ...]
+    card: Card
+    runner: StageRunner = field(default_factory=StageRunner)
+    lost: bool = False
+    told: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Travel:
+    """A batch on its way through the simulated fleet.
+
+    Attributes:
+        instances: of its route, as they were when it left.
+        wires_us: real transfer time of one sample over each cut.
+        stage: where it is or what it is on its way to; one past the last with the answer.
+        held: it is at that stage's instance, not on its way there.
+        sent_us: when all of it has left the instance before.
+        useful: samples of it that were answered in time.
+        computed: places of its computations in the record.
+    """
+
+    run: RunBatch
+    samples: int
+    instances: tuple[Instance, ...]
+    wires_us: tuple[float, ...]
+    stage: int = 0
+    held: bool = False
+    lost: bool = False
+    sent_us: Micros = 0
+    started_us: Micros = 0
+    useful: int = 0
+    computed: tuple[int, ...] = ()
+
+
+def instances_of(gpus: Iterable[Gpu], conditions: Conditions) -> dict[InstanceId, Instance]:
+    """Return the instances on these GPUs; those of one server share its card."""
+    cards: dict[ServerId, Card] = {}
+    instances: dict[InstanceId, Instance] = {}
+    for gpu in gpus:
+        for each in gpu.instances:
+            joined = InstanceJoined(
+                instance=each.id, model=each.model, pool=each.pool, server=gpu.server
+            )
+            latencies_us = conditions.latencies_us[each.pool]
+            card = cards.setdefault(gpu.server, Card())
+            instances[each.id] = Instance(len(instances), joined, latencies_us, card)
+    return instances
+
+
+def wires_us_of(pipeline: Pipeline, factor: float) -> tuple[float, ...]:
+    """Return how long one sample takes over each cut."""
+    return tuple(each.us_per_sample * factor for each in pipeline.transfers)

@@ -1,0 +1,141 @@
+"""What a simulation keeps of a run: computations and queue lengths, in little memory."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from typing import overload
+
+from penstock.domain.ids import BatchId, InstanceId
+from penstock.domain.outcomes import Interval
+from penstock.domain.units import Micros
+
+
+class Computations(Sequence[Interval]):
+    """What instances computed, in order of start: a column for each field.
+
+    Reads as a sequence of intervals, which are made when they are asked for: a run has millions.
+
+    Attributes:
+        instances: names; the column `instance` holds places in it.
+        useful: samples of the batch that were answered in time.
+    """
+
+    __slots__ = (
+        "batch", "end_us", "instance", "instances", "samples", "stage", "start_us", "useful"
+    )  # fmt: skip
+
+    def __init__(self, instances: Sequence[InstanceId] = ()) -> None:
+        self.instances = tuple(instances)
+        self.instance = array("i")
+        self.stage = array("i")
+        self.batch = array("q")
+        self.samples = array("i")
+        self.useful = array("i")
+        self.start_us = array("q")
+        self.end_us = array("q")
+
+    def begin(
+        self,
+        instance: int,
+        stage: int,
+        batch: BatchId,
+        samples: int,
+        start_us: Micros,
+        end_us: Micros,
+    ) -> int:
+        """Add a computation that will end then if nothing happens; return its place."""
+        self.instance.append(instance)
+        self.stage.append(stage)
+        self.batch.append(batch)
+        self.samples.append(samples)
+        self.useful.append(0)
+        self.start_us.append(start_us)
+        self.end_us.append(end_us)
+        return len(self.end_us) - 1
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self.end_us)
+
+    @overload
+    def __getitem__(self, place: int) -> Interval: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Interval]: ...
+    def __getitem__(self, place: int | slice) -> Interval | Sequence[Interval]:
+        """Return one as an interval, or some of them."""
+        if isinstance(place, slice):
+            return [self[each] for each in range(*place.indices(len(self)))]
+        return Interval(
+            instance=self.instances[self.instance[place]],
+            stage=self.stage[place],
+            batch=BatchId(self.batch[place]),
+            samples=self.samples[place],
+            start_us=self.start_us[place],
+            end_us=self.end_us[place],
+        )
+
+    def __iter__(self) -> Iterator[Interval]:
+        """Yield each as an interval."""
+        return (self[place] for place in range(len(self)))
+
+    def busy_us(self, start_us: Micros, end_us: Micros) -> tuple[list[float], list[float]]:
+        """Return how long each instance computed between two instants, and usefully so.
+
+        Of a batch's time that part is useful which its samples that were answered in time are of
+        all its samples.
+
+        Returns:
+            Two lists in the order of `instances`, in microseconds.
+        """
+        busy = [0.0] * len(self.instances)
+        useful = [0.0] * len(self.instances)
+        rows = zip(
+            self.instance, self.samples, self.useful, self.start_us, self.end_us, strict=True
+        )
+        for instance, samples, counted, began_us, ended_us in rows:
+            us = min(ended_us, end_us) - max(began_us, start_us)
+            if us > 0:
+                busy[instance] += us
+                if counted:
+                    useful[instance] += us * counted / samples
+        return busy, useful
+
+    def last_end_us(self) -> Micros:
+        """Return when the last one ended; 0 if there is none."""
+        return max(self.end_us, default=0)
+
+
+class QueueLengths:
+    """How long how many samples waited, between two instants.
+
+    Args:
+        start_us: what is before is not counted.
+        end_us: nor what is after.
+    """
+
+    __slots__ = ("_end_us", "_samples", "_since_us", "_time_us")
+
+    def __init__(self, start_us: Micros, end_us: Micros) -> None:
+        self._time_us: dict[int, Micros] = {}
+        self._since_us = start_us
+        self._end_us = end_us
+        self._samples = 0
+
+    def note(self, now_us: Micros, samples: int) -> None:
+        """Take it that from now on so many wait."""
+        if samples != self._samples:
+            self._count(now_us)
+            self._samples = samples
+
+    def closed(self, now_us: Micros) -> Mapping[int, Micros]:
+        """Return the time at each length up to now, the shortest first."""
+        self._count(now_us)
+        return dict(sorted(self._time_us.items()))
+
+    def _count(self, now_us: Micros) -> None:
+        until_us = min(now_us, self._end_us)
+        passed_us = until_us - self._since_us
+        if passed_us > 0:
+            self._time_us[self._samples] = self._time_us.get(self._samples, 0) + passed_us
+            self._since_us = until_us
