@@ -1,4 +1,4 @@
-"""What a simulated fleet is made of: conditions, cards, instances, batches on their way.
+"""What a simulated fleet is made of: conditions, instances, batches on their way.
 
 State without rules: `simulator.world` moves it.
 """
@@ -13,6 +13,7 @@ from penstock.domain.plan import Pipeline
 from penstock.domain.units import Micros
 from penstock.scheduling.effects import RunBatch
 from penstock.scheduling.events import InstanceJoined
+from penstock.scheduling.instances import NetworkCard
 from penstock.scheduling.stage_runner import StageRunner
 from simulator.fleet import Downtime, Gpu
 
@@ -37,14 +38,6 @@ class Conditions:
 
 
 @dataclass(slots=True, eq=False)
-class Card:
-    """When each direction of a server's network card is free."""
-
-    up_us: Micros = 0
-    down_us: Micros = 0
-
-
-@dataclass(slots=True, eq=False)
 class Instance:
     """One life of an instance: after a failure another takes its place.
 
@@ -58,7 +51,7 @@ class Instance:
     number: int
     joined: InstanceJoined
     latencies_us: tuple[Micros, ...]
-    card: Card
+    card: NetworkCard
     runner: StageRunner = field(default_factory=StageRunner)
     lost: bool = False
     told: bool = False
@@ -93,7 +86,7 @@ class Travel:
 
 def instances_of(gpus: Iterable[Gpu], conditions: Conditions) -> dict[InstanceId, Instance]:
     """Return the instances on these GPUs; those of one server share its card."""
-    cards: dict[ServerId, Card] = {}
+    cards: dict[ServerId, NetworkCard] = {}
     instances: dict[InstanceId, Instance] = {}
     for gpu in gpus:
         for each in gpu.instances:
@@ -101,7 +94,7 @@ def instances_of(gpus: Iterable[Gpu], conditions: Conditions) -> dict[InstanceId
                 instance=each.id, model=each.model, pool=each.pool, server=gpu.server
             )
             latencies_us = conditions.latencies_us[each.pool]
-            card = cards.setdefault(gpu.server, Card())
+            card = cards.setdefault(gpu.server, NetworkCard())
             instances[each.id] = Instance(len(instances), joined, latencies_us, card)
     return instances
 

@@ -39,6 +39,7 @@ from penstock.scheduling.events import (
     StageFinished,
     WakeUp,
 )
+from penstock.scheduling.lanes import gap_in_both
 from penstock.scheduling.stage_runner import (
     Abandon,
     BatchArrived,
@@ -291,8 +292,8 @@ class World:
     def _forward(self, travel: Travel, sender: Instance) -> None:
         """Send a batch on: over the sender's uplink and the receiver's downlink at once.
 
-        Each lane carries one transfer at a time, in the order in which they were asked for, as the
-        dispatcher books them: one that waits for the receiver keeps the sender's lane.
+        Each lane carries one transfer at a time. Who asks first is served first, but while a
+        transfer waits for its receiver others may use the sender's lane.
         """
         now_us = self._engine.now_us
         travel.held = False
@@ -307,8 +308,12 @@ class World:
             return
         wire_us = round(travel.wires_us[travel.stage - 1] * travel.samples)
         if wire_us and sender.card is not receiver.card:
-            start_us = max(now_us, sender.card.up_us, receiver.card.down_us)
-            sender.card.up_us = receiver.card.down_us = travel.sent_us = start_us + wire_us
+            up, down = sender.card.up, receiver.card.down
+            start_us = gap_in_both(up, down, now_us, wire_us)
+            travel.sent_us = start_us + wire_us
+            for lane in (up, down):
+                lane.expire(now_us)
+                lane.book((travel.run.batch, travel.stage), start_us, travel.sent_us)
         self._engine.at(travel.sent_us + self._hop_us, self._reach, travel)
 
     def _answer(self, travel: Travel) -> None:

@@ -12,6 +12,7 @@ from penstock.domain.ids import BatchId, InstanceId, ModelName, PipelineId, Pool
 from penstock.domain.plan import ModelPlan, Pipeline, Plan, Pool
 from penstock.domain.units import Micros
 from penstock.scheduling.estimator import StageEstimator
+from penstock.scheduling.lanes import Lane
 from penstock.scheduling.timeline import Timeline
 
 _STALE = 8  # entries per instance; with more those that hold no more are thrown away
@@ -21,10 +22,10 @@ TransferKey: TypeAlias = tuple[BatchId, int]  # a batch may cross one card befor
 
 @dataclass(slots=True, eq=False)
 class NetworkCard:
-    """What all instances of one server share: one timeline each way."""
+    """What all instances of one server share: one lane each way."""
 
-    up: Timeline[TransferKey] = field(default_factory=Timeline)
-    down: Timeline[TransferKey] = field(default_factory=Timeline)
+    up: Lane[TransferKey] = field(default_factory=Lane)
+    down: Lane[TransferKey] = field(default_factory=Lane)
 
 
 @dataclass(slots=True, eq=False)

@@ -17,6 +17,7 @@ from penstock.domain.ids import BatchId
 from penstock.domain.units import Micros
 from penstock.scheduling.effects import Hop
 from penstock.scheduling.instances import Instance, LivePipeline, LivePool
+from penstock.scheduling.lanes import gap_in_both
 
 Transfer: TypeAlias = tuple[Micros, Micros] | None
 Entry: TypeAlias = tuple[Micros, int, Instance]
@@ -69,16 +70,17 @@ def make_offer(pipeline: LivePipeline, size: int, now_us: Micros, hop_us: Micros
         hop_us: fixed cost of each hand-over.
     """
     pools = pipeline.pools
-    last = len(pools) - 1
+    wires_us = [size * each.us_per_sample for each in pipeline.plan.transfers]
+    wires_us.append(0)  # the answer's way back is part of the hand-over
     compute_us = pools[0].latency_us(size)
-    hop = _first_free(pools[0], now_us + hop_us, compute_us, now_us, leaves=last > 0)
+    hop = _first_free(pools[0], now_us + hop_us, compute_us, wires_us[0], now_us)
     idle_us = hop.start_us - now_us - hop_us
     work_us = 2 * hop_us + compute_us
     hops = [hop]
     for stage in range(1, len(pools)):
         compute_us = pools[stage].latency_us(size)
-        wire_us = size * pipeline.plan.transfers[stage - 1].us_per_sample
-        hop = _earliest(hop, pools[stage], wire_us, compute_us, hop_us, now_us, stage < last)
+        wire_us = wires_us[stage - 1]
+        hop = _earliest(hop, pools[stage], wire_us, compute_us, wires_us[stage], hop_us, now_us)
         hops.append(hop)
         work_us += hop_us + compute_us
         if hop.transfer_us is not None:
@@ -111,9 +113,9 @@ def _earliest(
     pool: LivePool,
     wire_us: Micros,
     compute_us: Micros,
+    next_wire_us: Micros,
     hop_us: Micros,
     now_us: Micros,
-    leaves: bool,
 ) -> OfferedHop:
     """Return the hop to the instance that is done first, network cards considered.
 
@@ -122,17 +124,18 @@ def _earliest(
     pool is.
     """
     if wire_us == 0:
-        return _first_free(pool, before.end_us + hop_us, compute_us, now_us, leaves=leaves)
+        return _first_free(pool, before.end_us + hop_us, compute_us, next_wire_us, now_us)
     sender = before.instance
     best: OfferedHop | None = None
     best_us = 0
     for each in pool.on_server(sender.server):
         start_us = max(before.end_us + hop_us, each.timeline.free_at(now_us))
-        done_us = _done_us(each, start_us + compute_us, leaves)
+        done_us = _done_us(each, start_us + compute_us, next_wire_us)
         if best is None or done_us < best_us:
             best, best_us = OfferedHop(each, None, start_us, start_us + compute_us), done_us
     by_free = pool.by_free
-    leave_us = max(before.end_us, sender.card.up.free_us)
+    up = sender.card.up
+    leave_us = up.gap(before.end_us, wire_us)
     soonest_us = leave_us + wire_us + hop_us
     looked_at: list[Entry] = []
     while by_free and len(looked_at) < _LOOKS:
@@ -145,10 +148,10 @@ def _earliest(
         each = entry[2]
         if each.server == sender.server:
             continue
-        from_us = max(leave_us, each.card.down.free_us)
+        from_us = gap_in_both(up, each.card.down, leave_us, wire_us)
         there_us = from_us + wire_us
         start_us = max(there_us + hop_us, each.timeline.free_at(now_us))
-        done_us = _done_us(each, start_us + compute_us, leaves)
+        done_us = _done_us(each, start_us + compute_us, next_wire_us)
         if best is None or done_us < best_us:
             best_us = done_us
             best = OfferedHop(each, (from_us, there_us), start_us, start_us + compute_us)
@@ -158,7 +161,7 @@ def _earliest(
 
 
 def _first_free(
-    pool: LivePool, ready_us: Micros, compute_us: Micros, now_us: Micros, *, leaves: bool
+    pool: LivePool, ready_us: Micros, compute_us: Micros, next_wire_us: Micros, now_us: Micros
 ) -> OfferedHop:
     """Return the hop to the instance that is done first with a batch that needs no card."""
     by_free = pool.by_free
@@ -175,7 +178,7 @@ def _first_free(
             continue
         each = entry[2]
         start_us = max(ready_us, each.timeline.free_at(now_us))
-        done_us = _done_us(each, start_us + compute_us, leaves)
+        done_us = _done_us(each, start_us + compute_us, next_wire_us)
         if best is None or done_us < best_us:
             best, best_us, best_start_us = each, done_us, start_us
         if best_us <= soonest_us:
@@ -188,9 +191,9 @@ def _first_free(
     return OfferedHop(best, None, best_start_us, best_start_us + compute_us)
 
 
-def _done_us(instance: Instance, end_us: Micros, leaves: bool) -> Micros:
+def _done_us(instance: Instance, end_us: Micros, next_wire_us: Micros) -> Micros:
     """Return when a batch is computed and, if it goes on, may leave through the network card."""
-    return max(end_us, instance.card.up.free_us) if leaves else end_us
+    return instance.card.up.gap(end_us, next_wire_us) if next_wire_us else end_us
 
 
 def _nobody(pool: LivePool) -> NoReturn:

@@ -1,4 +1,4 @@
-"""The bookings of one instance or one direction of a network card, keyed by batch.
+"""The bookings of one instance, keyed by batch.
 
 Keyed, because a finish that comes early or late must correct its own booking and no other: a
 single "busy until" would free the next batch's booking with it.
@@ -87,14 +87,6 @@ class Timeline(Generic[K]):
         """Forget this batch's booking, if it has one; leaves every other untouched."""
         if self._bookings.pop(key, None) is not None:
             self._settle()
-
-    def expire(self, now_us: Micros) -> None:
-        """Forget bookings that have ended: for resources that nobody reports on."""
-        while self._bookings:
-            key = next(iter(self._bookings))
-            if self._bookings[key].end_us > now_us:
-                return
-            del self._bookings[key]
 
     def bookings(self) -> dict[K, Booking]:
         """Return a copy of the bookings, in order of time."""

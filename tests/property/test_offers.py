@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from penstock.domain.ids import BatchId, InstanceId, ServerId
 from penstock.domain.units import Micros
 from penstock.scheduling.instances import Instance, LivePipeline, NetworkCard, live_pipelines
+from penstock.scheduling.lanes import gap_in_both
 from penstock.scheduling.offers import Offer, book_offer, make_offer
 from tests.support.builders import MODEL, a_model_plan, a_pool
 
@@ -35,6 +36,10 @@ def fleet(sizes: tuple[int, int], servers: int, transfer_us: Micros) -> LivePipe
     return pipelines[0]
 
 
+def next_wire_us(offer: Offer) -> Micros:
+    return offer.size * offer.pipeline.plan.transfers[0].us_per_sample
+
+
 def earliest_done(offer: Offer, stage: int, now_us: Micros) -> Micros:
     """Return when any instance could be done with this stage of an offer, and send it on."""
     pool = offer.pipeline.pools[stage]
@@ -46,9 +51,9 @@ def earliest_done(offer: Offer, stage: int, now_us: Micros) -> Micros:
     for each in pool.instances.values():
         there_us = at_us
         if sender is not None and wire_us and each.server != sender.server:
-            there_us = max(at_us, sender.card.up.free_us, each.card.down.free_us) + wire_us
+            there_us = gap_in_both(sender.card.up, each.card.down, at_us, wire_us) + wire_us
         done_us = max(there_us, each.timeline.free_at(now_us)) + compute_us
-        done.append(done_us if stage else max(done_us, each.card.up.free_us))
+        done.append(done_us if stage else each.card.up.gap(done_us, next_wire_us(offer)))
     return min(done)
 
 
@@ -71,8 +76,10 @@ def test_every_stage_is_done_as_early_as_any_instance_allows(
         elif what == "book":
             offer = make_offer(pipeline, 1 + pick % pipeline.batch, now_us, 0)
             for stage, hop in enumerate(offer.hops):
-                leaves_us = 0 if stage else hop.instance.card.up.free_us
-                assert max(hop.end_us, leaves_us) == earliest_done(offer, stage, now_us)
+                done_us = hop.end_us
+                if not stage:
+                    done_us = hop.instance.card.up.gap(done_us, next_wire_us(offer))
+                assert done_us == earliest_done(offer, stage, now_us)
             batch = BatchId(number)
             book_offer(offer, batch, now_us)
             flying += [(batch, hop.instance) for hop in offer.hops]

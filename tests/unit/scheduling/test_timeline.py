@@ -66,11 +66,3 @@ def test_a_batch_is_booked_once() -> None:
     line.book(1, 0, 20)
     with pytest.raises(InvariantViolation):
         line.book(1, 20, 40)
-
-
-def test_expire_forgets_only_what_has_ended() -> None:
-    line = Timeline[int]()
-    line.book(1, 0, 20)
-    line.book(2, 20, 40)
-    line.expire(20)
-    assert list(line.bookings()) == [2]
