@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fix protos clean
+.PHONY: help setup demo test check fix protos compiled clean
 
 help:
 	@echo 'make demo    train, cut, plan, serve and check a model on this machine'
@@ -15,6 +15,7 @@ help:
 	@echo 'make check   format, lint, types, import arrows, generated code'
 	@echo 'make fix     let the formatter and the linter repair what they can'
 	@echo 'make protos  regenerate the code of protos/*.proto'
+	@echo 'make compiled  compile scheduler and simulator into build/compiled (needs a C compiler)'
 	@echo 'make setup   install everything into $(VENV)'
 	@echo 'make clean   remove what runs and tools left behind; $(VENV) stays'
 
@@ -39,6 +40,9 @@ fix: $(VENV)/installed-dev
 
 protos: $(VENV)/installed-dev
 	$(BIN)/python tools/protos.py
+
+compiled: $(VENV)/installed-dev
+	$(BIN)/python tools/compiled.py
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

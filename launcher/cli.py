@@ -22,7 +22,9 @@ def serve(
     port: Annotated[int, typer.Option(help="For clients; 0: any free one.")] = 8001,
     metrics_port: Annotated[int, typer.Option(help="For metrics and status page.")] = 8002,
     control_port: Annotated[int, typer.Option(help="For workers; 0: any free one.")] = 0,
-    policy: Annotated[str, typer.Option(help="Batching policy.")] = "reservation",
+    policy: Annotated[
+        str, typer.Option(help="Batching policy: a name, or `name:parameter=value`.")
+    ] = "reservation",
     logs: Annotated[
         Path | None, typer.Option(help="Folder for one log per process; else a temporary one.")
     ] = None,

@@ -70,9 +70,7 @@ def plan(
     policy: Annotated[str, typer.Option(help="Batching policy, for auto.")] = "reservation",
     jitter: Annotated[
         float,
-        typer.Option(
-            min=0.0, callback=finite, help="Sigma of log-normal compute times, for auto."
-        ),
+        typer.Option(min=0.0, callback=finite, help="Sigma of log-normal compute times, for auto."),
     ] = 0.0,
     solver: SolverOption = Solver.HIGHS,
     no_partition: Annotated[

@@ -64,8 +64,10 @@ def simulate(
         ),
     ] = None,
     warmup: WarmupOption = 0.0,
-    policy: Annotated[str, typer.Option(help="Batching policy.")] = "reservation",
-    routing: Annotated[str, typer.Option(help="Routing policy.")] = "least-queueing",
+    policy: Annotated[
+        str, typer.Option(help="Batching policy: a name, or `name:parameter=value`.")
+    ] = "reservation",
+    routing: Annotated[str, typer.Option(help="Routing policy, likewise.")] = "least-queueing",
     jitter: JitterOption = 0.0,
     straggler: StragglerOption = None,
     profile_error: ProfileErrorOption = None,
