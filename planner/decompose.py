@@ -10,9 +10,12 @@ the relaxation, let v be a model's least share of all that the fleet is worth.
 * Else some class is overdrawn, so in any plan some model has less of it than in these answers: one
   branch per model, with that model's GPUs of the class capped one unit lower.
 
-Each program is asked once per model and cap, whatever branch it is met in. Branches end when their
-shares sum to more than 1. Between two targets z is guessed from the sum of the shares, which grows
-about as z does. The scheme is Lagrangian decomposition with branching on the coupling constraint.
+A program holds only what may matter where so little is left to waste (`planner.fixing`), and says
+so to the solver (`planner.wasting`). The models with most paths come last: by then the others have
+told how much room they leave. Each program is asked once per model and cap, whatever branch it is
+met in. Branches end when their shares sum to more than 1. Between two targets z is guessed from the
+sum of the shares, which grows about as z does. The scheme is Lagrangian decomposition with
+branching on the coupling constraint.
 """
 
 from __future__ import annotations
@@ -24,13 +27,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from penstock.domain.ids import GpuClassName
+import numpy as np
+from numpy.typing import NDArray
+
 from planner.candidates import CandidatePool
-from planner.formulation import Formulation, Problem, Variable, formulate
+from planner.fixing import surviving
+from planner.paths import Ints, PathTable
 from planner.relaxation import Relaxation
-from planner.solution import Instances, counts, gpus_used
+from planner.solution import Instances, gpus_used
 from planner.solve import Answer, Job, SolverSettings, run_all
-from planner.sought import Cheapest
+from planner.sought import Task
+from planner.wasting import Terms, WasteProgram
 
 _CLOSE = 5e-3  # relative gap of a model's least share
 _ANY = 2e-2  # under caps any answer within the room will do: what counts is whether there is one
@@ -68,19 +75,28 @@ class TargetSearch:
     """Asks whether targets can be reached.
 
     Args:
-        problem: max-min, two or more models.
-        relaxation: of the problem; prices and worth.
+        task: max-min.
+        tables: paths of each model.
+        closed: (paths,) per model, those that are not to be used.
+        relaxation: of them; prices and worth.
         settings: solver and deadline.
 
     Attributes:
         price: of a GPU of each class, as a part of the fleet's worth.
+        near: (rows of each model's table) the paths that mattered to the last target.
         found: pools that any answer used.
     """
 
-    def __init__(self, problem: Problem, relaxation: Relaxation, settings: SolverSettings) -> None:
-        self._problem = problem
+    def __init__(
+        self,
+        task: Task,
+        tables: Sequence[PathTable],
+        closed: Sequence[NDArray[np.bool_]],
+        relaxation: Relaxation,
+        settings: SolverSettings,
+    ) -> None:
+        self._task, self._tables = task, tables
         self._settings = settings
-        task = problem.task
         self._names = [each.name for each in task.gpu_classes]
         price = relaxation.price
         fleet = sum(price[name] * task.limits.count[name] for name in self._names)
@@ -89,58 +105,76 @@ class TargetSearch:
         priced = {name: max(price[name], least) for name in self._names}
         whole = sum(priced[name] * task.limits.count[name] for name in self._names)
         self.price = {name: each / whole for name, each in priced.items()}
-        self._worth = {name: each / whole for name, each in relaxation.worth.items()}
-        self._unit = {name: self._units_per_gpu(name) for name in self._names}
+        self._worth = [relaxation.worth[model.name] / whole for model in task.models]
+        prices = np.array([self.price[name] for name in self._names])
+        self._prices = prices
+        self._costs = [
+            np.where(out, np.inf, table.use @ prices - worth)
+            for table, out, worth in zip(tables, closed, self._worth, strict=True)
+        ]
+        self._per_gpu = {name: self._units_per_gpu(at) for at, name in enumerate(self._names)}
+        self.near: list[Ints] = [np.arange(0) for _ in tables]
         self.found: Counter[CandidatePool] = Counter()
 
-    def _units_per_gpu(self, name: GpuClassName) -> int:
+    def _units_per_gpu(self, gpu_class: int) -> int:
         """Return the parts a GPU of the class is counted in: models may share one, or not."""
-        if self._problem.task.packing == "per-stage":
+        if self._task.packing == "per-stage":
             return 1
-        pools = self._problem.pools()
-        return math.lcm(*(pool.m for pool in pools if pool.gpu_class.name == name), 1)
+        return math.lcm(*(table.denominator(gpu_class) for table in self._tables))
 
     def decide(self, target: float) -> Verdict:
         """Decide whether every model can have `target` times its weight."""
-        models = [_OneModel(self, number, target) for number in range(self._models())]
-        count = self._problem.task.limits.count
-        full = tuple(count[name] * self._unit[name] for name in self._names)
-        base = self._ask(models, [full] * len(models), self._first_rooms(target), _CLOSE)
+        models = [_OneModel(self, number, target) for number in range(len(self._tables))]
+        count = self._task.limits.count
+        full = tuple(count[name] * self._per_gpu[name] for name in self._names)
+        base = self._cheapest(models, full)
         shares = sum(each.share for each in base)
         if shares > 1 + _ROOM:
             return Verdict(refuted=True, shares=shares)
         if not all(each.proven for each in base):
             return Verdict(shares=shares)
-        rooms = [1 - shares + each.share + _ROOM for each in base]
-        verdict = self._branch(models, full, rooms, shares)
-        return replace(verdict, shares=shares)
+        for model, each in zip(models, base, strict=True):
+            model.narrow(1 - shares + each.share + _ROOM)
+        return replace(self._branch(models, full, shares), shares=shares)
 
-    def demand(self, number: int, target: float) -> float:
-        """Return the samples/s that a model has to be given."""
-        model = self._problem.task.models[number]
-        return max(model.weight * target, model.rate_rps or 0.0)
-
-    def _first_rooms(self, target: float) -> list[float]:
-        """Return what each model may cost at most, the others as cheap as the relaxation has it."""
-        names = [model.name for model in self._problem.task.models]
+    def size(self, target: float) -> int:
+        """Return how many paths matter to a target."""
         least = [
-            self._worth[name] * self.demand(number, target) for number, name in enumerate(names)
+            each.worth * each.demand
+            for each in (self.terms(n, target) for n in range(len(self._tables)))
         ]
-        return [1 - sum(least) + own + _ROOM for own in least]
+        waste = max(0.0, 1 - sum(least) + _ROOM)
+        return sum(len(self.surviving(number, waste)) for number in range(len(least)))
 
-    def _models(self) -> int:
-        return len(self._problem.task.models)
+    def _cheapest(self, models: Sequence[_OneModel], full: Caps) -> list[_Least]:
+        """Return each model's cheapest answer: first the easy ones, which leave less to the others.
 
-    def _branch(
-        self, models: Sequence[_OneModel], full: Caps, rooms: Sequence[float], shares: float
-    ) -> Verdict:
+        They end where no room is left.
+        """
+        shares = [model.least for model in models]
+        for model in models:
+            model.narrow(1 - sum(shares) + model.least + _ROOM)
+        self.near = [model.rows for model in models]
+        order = sorted(models, key=lambda model: len(model.rows))
+        for at, lot in enumerate((order[:-1], order[-1:])):
+            if at and len(models) > 1:
+                room = 1 - sum(shares) + lot[0].least + _ROOM
+                lot[0].narrow(room)
+            self._ask(lot, [full] * len(lot), _CLOSE)
+            for number, model in enumerate(models):
+                shares[number] = model.known(full, model.least)
+            if sum(shares) > 1 + _ROOM:
+                break
+        return [model.answers.get(full, _Least(model.least, None, {}, False)) for model in models]
+
+    def _branch(self, models: Sequence[_OneModel], full: Caps, shares: float) -> Verdict:
         root = (full,) * len(models)
         heap, seen = [(shares, root)], {root}
         while heap:
             if self._settings.left_s <= 0:
                 return Verdict()
             _, caps = heapq.heappop(heap)
-            answers = self._ask(models, caps, rooms, _ANY)
+            answers = self._ask(models, caps, _ANY)
             if sum(each.share for each in answers) > 1 + _ROOM:
                 continue
             if not all(each.proven for each in answers):
@@ -165,21 +199,17 @@ class TargetSearch:
         return Verdict(refuted=True)
 
     def _ask(
-        self,
-        models: Sequence[_OneModel],
-        caps: Sequence[Caps],
-        rooms: Sequence[float],
-        relative_gap: float,
+        self, models: Sequence[_OneModel], caps: Sequence[Caps], relative_gap: float
     ) -> list[_Least]:
         """Return each model's cheapest answer; those not known yet are solved side by side."""
         asked = [
-            (model, cap, room)
-            for model, cap, room in zip(models, caps, rooms, strict=True)
+            (model, cap)
+            for model, cap in zip(models, caps, strict=True)
             if cap not in model.answers
         ]
         settings = replace(self._settings, relative_gap=relative_gap)
-        jobs = [model.job(cap, room) for model, cap, room in asked]
-        for (model, cap, _), answer in zip(
+        jobs = [model.job(cap) for model, cap in asked]
+        for (model, cap), answer in zip(
             asked, run_all(jobs, settings) if jobs else [], strict=True
         ):
             if answer.interrupted:
@@ -190,70 +220,71 @@ class TargetSearch:
 
     def _overdrawn(self, answers: Sequence[_Least]) -> int | None:
         """Return the class that is short of most GPUs; None if all fit."""
-        limits = self._problem.task.limits.count
+        limits = self._task.limits.count
         over = []
         for index, name in enumerate(self._names):
             units = sum(each.units[index] for each in answers if each.units is not None)
-            over.append(units / self._unit[name] - limits[name])
+            over.append(units / self._per_gpu[name] - limits[name])
         worst = max(range(len(over)), key=over.__getitem__)
         return worst if over[worst] > 0 else None
 
     def _together(self, answers: Sequence[_Least]) -> Verdict:
         """Return the answers as one; nothing is decided if they leave holes in the GPUs."""
         instances = {pool: n for answer in answers for pool, n in answer.instances.items()}
-        task = self._problem.task
-        used = gpus_used(task, instances)
-        fits = all(used[name] <= task.limits.count[name] for name in self._names)
+        used = gpus_used(self._task, instances)
+        fits = all(used[name] <= self._task.limits.count[name] for name in self._names)
         return Verdict(reached=instances) if fits else Verdict()
 
-    def program(self, number: int, target: float) -> tuple[Formulation, dict[int, Variable]]:
-        """Return one model's program and its variables of units, by class index."""
-        task = self._problem.task
-        model = task.models[number]
-        demand = self.demand(number, target)
-        own = replace(
-            task,
-            models=(replace(model, rate_rps=demand),),
-            sought=Cheapest(self.price, whole=False),
+    def terms(self, number: int, target: float) -> Terms:
+        """Return what a model has to be given, with nothing to waste."""
+        model = self._task.models[number]
+        return Terms(
+            price=self.price,
+            per_gpu=self._per_gpu,
+            worth=self._worth[number],
+            demand=max(model.weight * target, model.rate_rps or 0.0),
+            waste=0.0,
         )
-        paths = tuple(path for path in self._problem.paths if path.model == model.name)
-        formulation = formulate(Problem(task=own, paths=paths))
-        # No more than the demand: a flow with an upper bound lets solvers round instances up.
-        formulation.rate[model.name].upper_bound = demand
-        for variable in formulation.flow.values():
-            variable.upper_bound = demand
-        units = {}
-        for index, name in enumerate(self._names):
-            units[index] = _counted(formulation, name, self._unit[name])
-        return formulation, units
 
+    def surviving(self, number: int, waste: float) -> Ints:
+        """Return the paths of a model that may be used where so much may be wasted."""
+        return surviving(self._tables[number], self._costs[number], self._prices, waste)
 
-def _counted(formulation: Formulation, name: GpuClassName, per_gpu: int) -> Variable:
-    """Return a whole number of units that the class's GPUs come to: solvers round it up."""
-    program = formulation.program
-    units = program.add_variable(lb=0.0, is_integer=True)
-    row = program.add_linear_constraint(lb=0.0, ub=0.0)
-    row.set_coefficient(units, 1.0)
-    row.set_coefficient(formulation.gpus[name], -float(per_gpu))
-    return units
+    def program(self, number: int, rows: Ints, terms: Terms) -> WasteProgram:
+        """Return one model's program over some of its paths."""
+        paths = self._tables[number].candidates(rows)
+        return WasteProgram(self._task, paths, terms)
 
 
 class _OneModel:
-    """One model's program at one target, and the answers it gave."""
+    """One model's program at one target, and the answers it gave.
+
+    Attributes:
+        least: share of the fleet's worth that it takes even if nothing is wasted.
+        rows: paths that matter.
+        answers: by caps.
+    """
 
     def __init__(self, search: TargetSearch, number: int, target: float) -> None:
-        self._search = search
-        self._formulation, self._units = search.program(number, target)
-        self._room = self._formulation.program.add_linear_constraint(ub=1.0)
-        for name, variable in self._formulation.gpus.items():
-            self._room.set_coefficient(variable, search.price[name])
+        self._search, self._number = search, number
+        self._terms = search.terms(number, target)
+        self.least = self._terms.worth * self._terms.demand
+        self.rows: Ints = np.arange(0)
+        self._program: WasteProgram | None = None
         self.answers: dict[Caps, _Least] = {}
 
-    def job(self, caps: Caps, room: float) -> Job:
-        for index, most in enumerate(caps):
-            self._units[index].upper_bound = float(most)
-        self._room.upper_bound = room
-        return Job(program=self._formulation.program)
+    def narrow(self, room: float) -> None:
+        """Leave so much room for the model: what costs more is of no account."""
+        self._terms = replace(self._terms, waste=max(0.0, room - self.least))
+        self.rows = self._search.surviving(self._number, self._terms.waste)
+        self._program = None
+
+    def job(self, caps: Caps) -> Job:
+        if self._program is None:
+            self._program = self._search.program(self._number, self.rows, self._terms)
+        for units, most in zip(self._program.units.values(), caps, strict=True):
+            units.upper_bound = float(most)
+        return Job(program=self._program.program)
 
     def known(self, caps: Caps, otherwise: float) -> float:
         """Return the least share under caps; if not asked yet, what it is known to exceed."""
@@ -261,13 +292,15 @@ class _OneModel:
 
     def take(self, caps: Caps, answer: Answer) -> None:
         """Remember an answer."""
-        if answer.none:
+        program = self._program
+        if answer.none or program is None:
             self.answers[caps] = _Least(math.inf, None, {})
-        elif not answer.values:
-            least = answer.bound if math.isfinite(answer.bound) else 0.0
+            return
+        least = answer.bound / program.scale if math.isfinite(answer.bound) else 0.0
+        least = max(self.least, least)
+        if not answer.values:
             self.answers[caps] = _Least(least, None, {}, proven=False)
-        else:
-            units = tuple(round(answer.values[self._units[i]]) for i in range(len(caps)))
-            self.answers[caps] = _Least(
-                max(0.0, answer.bound), units, counts(self._formulation, answer.values)
-            )
+            return
+        units = tuple(round(answer.values[each]) for each in program.units.values())
+        n = {pool: round(answer.values[each]) for pool, each in program.n.items()}
+        self.answers[caps] = _Least(least, units, {pool: k for pool, k in n.items() if k > 0})

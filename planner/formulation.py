@@ -87,7 +87,7 @@ def formulate(problem: Problem) -> Formulation:
     gpus = _add_gpus(program, problem, n)
     count = _add_limits(program, problem.task, gpus)
     if problem.task.exclusive:
-        _add_exclusion(program, problem.task, n)
+        add_exclusion(program, problem.task, n)
     _add_objective(program, problem.task, z, flow, gpus)
     return Formulation(program=program, z=z, n=n, flow=flow, rate=rate, gpus=gpus, count=count)
 
@@ -220,7 +220,7 @@ def _add_limits(
     return rows
 
 
-def _add_exclusion(program: mathopt.Model, task: Task, n: Mapping[CandidatePool, Variable]) -> None:
+def add_exclusion(program: mathopt.Model, task: Task, n: Mapping[CandidatePool, Variable]) -> None:
     """Open at most one pool per model, ordered tuple of classes, and position."""
     rivals: defaultdict[tuple[object, ...], list[CandidatePool]] = defaultdict(list)
     for pool in n:

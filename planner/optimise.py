@@ -28,6 +28,7 @@ from penstock.domain.plan import SolvePhase
 from planner.assemble import Assembler
 from planner.bundles import Bundle
 from planner.decompose import TargetSearch
+from planner.fixing import surviving
 from planner.formulation import Formulation, Group, Problem, formulate
 from planner.keepers import Keepers
 from planner.paths import Floats, Ints, PathTable
@@ -53,6 +54,10 @@ _TARGETS = 8  # that bundles are tried at
 _EASY = 0.015  # relative: so much below what the cheapest bundles would allow is the first
 _CLOSE = 5e-4  # relative: targets closer together are not told apart
 _DOWN = 0.5  # of what a target that failed was below the bound: so much lower is the next
+_FIRST_STRIDE = 0.5  # of the gap asked for: so much below the bound is the first target
+_LEAST_STRIDE = 5e-4
+_LEVEL_WORK = 200_000  # paths times nodes, where few paths are searched
+_EASILY_DECIDED = (150, 1200)  # paths, of one model, of many: all that is left is decided at once
 _SEARCH_NODES = 60  # when decomposition comes after
 _NEAR_GAP = 1e-3
 _EXCEEDS = 1e-9  # relative: closer than this, two prices are the same
@@ -243,14 +248,19 @@ def _improve(
             most = _MOST_PATHS // (10 * len(tables))
             kept = [_nearest(each, most) for each in costs]
         problem = _problem(state.task, tables, kept)
-    splits = isinstance(state.task.sought, MaxMin) and len(state.task.models) > 1
+    splits = isinstance(state.task.sought, MaxMin) and (len(tables) > 1 or not state.task.exclusive)
     splits = splits and state.task.limits.max_price is None and complete
     splits = splits and state.settings.node_limit is None
-    with state.phase("search"):
-        _search(state, problem, complete=complete, nodes=_SEARCH_NODES if splits else None)
+    alone = splits and len(tables) == 1 and state.best is not None
+    if not alone:
+        with state.phase("search"):
+            _search(state, problem, complete=complete, nodes=_SEARCH_NODES if splits else None)
     if splits and state.open:
         with state.phase("decomposition"):
-            _decompose(state, problem)
+            _decompose(state, tables, costs)
+    if alone and state.open:
+        with state.phase("search"):
+            _search(state, problem, complete=complete, nodes=None)
 
 
 def _assemble(state: _State, assembler: Assembler, keepers: Keepers | None) -> None:
@@ -370,12 +380,9 @@ def _surviving(
     """
     if state.best is None:
         return [np.flatnonzero(np.isfinite(each)) for each in costs]
-    room = abs(state.bound - state.best.value) * (1 + 1e-6)
+    room = abs(state.bound - state.best.value)
     prices = np.array([state.relaxation.price[each.name] for each in state.task.gpu_classes])
-    return [
-        np.flatnonzero((table.losses(cost, prices) <= room) & np.isfinite(cost))
-        for table, cost in zip(tables, costs, strict=True)
-    ]
+    return [surviving(table, cost, prices, room) for table, cost in zip(tables, costs, strict=True)]
 
 
 def _search(state: _State, problem: Problem, *, complete: bool, nodes: int | None) -> None:
@@ -436,35 +443,58 @@ def _settle(state: _State, problem: Problem, rough: Instances, value: float) -> 
         state.offer(solution)
 
 
-def _decompose(state: _State, problem: Problem) -> None:
-    """Close in on the best value from both sides, target by target."""
-    search = TargetSearch(problem, state.relaxation, state.settings)
+def _decompose(state: _State, tables: Sequence[PathTable], costs: Sequence[Floats]) -> None:
+    """Close in on the best value from both sides, target by target.
+
+    Near the bound of the relaxation little may be wasted: that is refuted in no time, and the paths
+    that it would have taken are a good place to look for plans.
+    """
+    closed = [np.isinf(each) for each in costs]
+    search = TargetSearch(state.task, tables, closed, state.relaxation, state.settings)
+    step = max(state.settings.relative_gap, 1e-9)
+    stride = max(_FIRST_STRIDE * step, _LEAST_STRIDE)
     low = 0.0 if state.best is None else state.best.value
-    guess = state.bound
+    guess = state.bound * (1 - stride)
     while state.open:
-        step = max(state.settings.relative_gap, 1e-9)
-        target = min(max(guess, low * (1 + step)), max(state.bound, low * (1 + step)))
+        last = low * (1 + step)
+        target = max(last, min(guess, state.bound))
+        if search.size(last) <= _EASILY_DECIDED[len(tables) > 1]:
+            target = last
         verdict = search.decide(target)
         if verdict.refuted:
             state.tighten(target)
-            guess = target / verdict.shares if verdict.shares > 1 else low * (1 + step)
-            guess = max(low * (1 + step), min(guess * (1 + step), (low + target) / 2))
+            _search_near(state, tables, search)
+            low = low if state.best is None else max(low, state.best.value)
+            guess = max(target * (1 - stride), (low + target) / 2)
+            if 1 < verdict.shares < math.inf:
+                guess = min(guess, target / verdict.shares * (1 + step))
+            if len(tables) > 1:  # refuted at once where one of many has no room: go on in strides
+                stride *= 2
         elif verdict.reached is not None:
-            _settle_near(state, problem, search, verdict.reached, target)
+            _settle_near(state, tables, search, verdict.reached, target)
             low = target if state.best is None else max(target, state.best.value)
             guess = min((low + state.bound) / 2, target / verdict.shares * (1 + step))
         else:
             return
 
 
+def _search_near(state: _State, tables: Sequence[PathTable], search: TargetSearch) -> None:
+    """Look for something better among the paths that lose so little that they mattered."""
+    if all(map(len, search.near)) and sum(map(len, search.near)) <= _FEW_PATHS and state.open:
+        near = _problem(state.task, tables, search.near)
+        nodes = _LEVEL_WORK // len(near.paths)
+        _search(state, near, complete=False, nodes=nodes)
+
+
 def _settle_near(
     state: _State,
-    problem: Problem,
+    tables: Sequence[PathTable],
     search: TargetSearch,
     reached: Instances,
     target: float,
 ) -> None:
     """Take instances that reach a target, and better them among all that targets asked for."""
+    problem = _problem(state.task, tables, search.near)
     _settle(state, only(problem, reached), reached, target)
     near = only(problem, search.found)
     _search(state, near, complete=False, nodes=_NEAR_NODES)

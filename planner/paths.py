@@ -128,21 +128,14 @@ class PathTable:
         keys = self.stages * self.stages.shape[1] + positions
         return np.where(self.stages >= 0, keys, -1)
 
-    def losses(self, costs: Floats, prices: Floats) -> Floats:
-        """Return what opening the costliest of its pools loses at least, per path.
+    def idle_prices(self, prices: Floats) -> Floats:
+        """Return (paths, most stages) what an idle instance costs; nothing where there is none.
 
         Args:
-            costs: reduced cost of each path, per sample/s.
             prices: of a GPU, per class.
         """
-        keys, real = self.pool_keys(), self.stages >= 0
-        full = np.where(real, costs[:, None] / np.where(real, self.loads, 1.0), np.inf)
-        least = np.full(int(keys.max(initial=0)) + 1, np.inf)
-        np.minimum.at(least, keys[real], full[real])
-        idle = prices[self._rows.gpu_class[self.stages]] / self._rows.m[self.stages]
-        lost = np.where(real, np.minimum(idle, least[keys]), 0.0)
-        most: Floats = lost.max(axis=1, initial=0.0)
-        return most
+        each: Floats = prices[self._rows.gpu_class[self.stages]] / self._rows.m[self.stages]
+        return np.where(self.stages >= 0, each, 0.0)
 
     def units(self, paths: Ints, flow: Floats, per_gpu: Sequence[int]) -> Ints:
         """Return (paths, classes) parts of GPUs that flows take in pools of their own.
