@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from penstock.domain.ids import BatchId
 from penstock.domain.outcomes import Interval
 from penstock.domain.units import Micros
-from penstock.scheduling.effects import Effect, RunBatch
+from penstock.scheduling.effects import Effect, PartHop, RunBatch
 from penstock.scheduling.events import Event, StageFinished
 
 
@@ -27,12 +27,14 @@ def intervals_of(
                 batches[effect.batch] = effect
         if isinstance(event, StageFinished) and event.batch in batches:
             run = batches[event.batch]
+            hop = run.route[event.stage]
+            part = hop if isinstance(hop, PartHop) else None
             intervals.append(
                 Interval(
-                    instance=run.route[event.stage].instance,
-                    stage=event.stage,
+                    instance=hop.instance,
+                    stage=part.stage if part else event.stage,
                     batch=event.batch,
-                    samples=sum(each.count for each in run.slices),
+                    samples=part.count if part else sum(each.count for each in run.slices),
                     start_us=now_us - event.compute_us,
                     end_us=now_us,
                 )

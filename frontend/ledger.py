@@ -21,6 +21,7 @@ from penstock.scheduling.effects import (
     DropRequest,
     Effect,
     Hop,
+    PartHop,
     RunBatch,
 )
 from penstock.scheduling.events import (
@@ -104,10 +105,25 @@ class Book(Protocol):
 class _Flight:
     model: ModelName
     slices: tuple[Slice, ...]
-    route: tuple[Hop, ...]
+    route: tuple[Hop | PartHop, ...]
     launched_us: Micros
     started_us: Micros | None = None
-    compute_us: Micros = 0
+    computed_us: dict[int, Micros] = field(default_factory=dict)
+
+    @property
+    def compute_us(self) -> Micros:
+        """How long its stages computed; of one that runs in parts, the longest."""
+        return sum(self.computed_us.values())
+
+    def end_hop(self, now_us: Micros, place: int, compute_us: Micros) -> None:
+        """Take a report."""
+        hop = self.route[place]
+        stage = hop.stage if isinstance(hop, PartHop) else place
+        self.computed_us[stage] = max(compute_us, self.computed_us.get(stage, 0))
+        if stage == 0:
+            started_us = now_us - compute_us
+            first_us = started_us if self.started_us is None else self.started_us
+            self.started_us = min(first_us, started_us)
 
     @property
     def samples(self) -> int:
@@ -190,9 +206,7 @@ class Ledger:
         flight = self._flights.get(event.batch)
         if flight is None or event.stage >= len(flight.route):
             return
-        flight.compute_us += event.compute_us
-        if event.stage == 0:
-            flight.started_us = now_us - event.compute_us
+        flight.end_hop(now_us, event.stage, event.compute_us)
         pool = self.pool_of.get(flight.route[event.stage].instance)
         if pool is not None:
             record = StageRecord(model=flight.model, pool=pool, compute_us=event.compute_us)

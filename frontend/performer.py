@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Protocol, assert_never
 
 from frontend.ingress import JoinedTensor
@@ -25,6 +26,8 @@ from penstock.scheduling.effects import (
     CompleteRequest,
     DropRequest,
     Effect,
+    Hop,
+    PartHop,
     RunBatch,
     WakeAt,
 )
@@ -35,6 +38,7 @@ from penstock.scheduling.events import (
     InstanceLost,
     StageFinished,
 )
+from penstock.scheduling.parts import slices_of
 from protos import link_pb2
 from protos.link_pb2 import BatchResult, FrameHeader, RunStage, StageReport
 
@@ -65,11 +69,26 @@ class Payloads(Protocol):
         ...
 
 
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """A batch whose rows have not all come back.
+
+    Attributes:
+        missing: first rows of what the last stage has yet to send: its parts, or the batch.
+        done: hops of its route that have reported.
+    """
+
+    slices: tuple[Slice, ...]
+    missing: set[int]
+    done: set[int] = field(default_factory=set)
+
+
 class Performer:
     """Performs effects; never waits.
 
     A batch is known from its `RunBatch` until its result or failure is here or it is cancelled.
-    What comes of a batch that is not known any more reaches no request.
+    What comes of a batch that is not known any more reaches no request. One that runs in parts is
+    back when all parts of its last stage are.
 
     Args:
         payloads: the open requests.
@@ -93,7 +112,7 @@ class Performer:
         self._reply_to = reply_to
         self._overran = overran
         self._links: dict[InstanceId, LinkSender] = {}
-        self._flights: dict[BatchId, tuple[Slice, ...]] = {}
+        self._flights: dict[BatchId, _Flight] = {}
 
     # Effects
 
@@ -118,37 +137,69 @@ class Performer:
             if hop.instance not in self._links:
                 self._post(InstanceLost(hop.instance))
                 return
-        first = effect.route[0].instance
-        inputs = self._payloads.gather(effect.slices)
-        header = FrameHeader(run_stage=self._run_stage(effect, inputs))
-        self._flights[effect.batch] = effect.slices
-        try:
-            self._links[first].send_nowait(header, [part for each in inputs for part in each.parts])
-        except LinkLost:
-            self._post(InstanceLost(first))
-        except LinkFull as error:
-            self._fail(effect.batch, str(error), retriable=True)
+        samples = sum(each.count for each in effect.slices)
+        route = self._wire_route(effect)
+        self._flights[effect.batch] = _Flight(effect.slices, _last_rows(effect.route))
+        for place, hop in enumerate(effect.route):
+            if isinstance(hop, PartHop) and hop.stage == 0:
+                slices = slices_of(effect.slices, hop.first, hop.count)
+            elif place == 0:
+                slices = effect.slices
+            else:
+                break
+            if not self._send(effect, place, route, samples, slices):
+                return
 
-    def _run_stage(self, effect: RunBatch, inputs: Iterable[JoinedTensor]) -> RunStage:
+    def _send(
+        self,
+        effect: RunBatch,
+        place: int,
+        route: Sequence[link_pb2.Hop],
+        samples: int,
+        slices: Sequence[Slice],
+    ) -> bool:
+        """Send a batch, or a part, to the first stage; return whether that could be done."""
+        hop = effect.route[place]
         now_us = self._now_us()
-        return RunStage(
+        inputs = self._payloads.gather(slices)
+        run = RunStage(
             batch_id=effect.batch,
             model=effect.model,
-            samples=sum(each.count for each in effect.slices),
-            stage=0,
-            route=[
-                link_pb2.Hop(
-                    instance_id=hop.instance,
-                    address=self._links[hop.instance].address,
-                    start_in_us=max(0, hop.start_us - now_us),
-                    sequence=hop.sequence,
-                )
-                for hop in effect.route
-            ],
+            samples=samples,
+            stage=place,
+            route=route,
             reply_to=self._reply_to,
             abandon_in_us=max(0, effect.abandon_us - now_us),
             tensors=[tensor_header(*each) for each in inputs],
         )
+        if isinstance(hop, PartHop):
+            run.first, run.count = hop.first, hop.count
+        try:
+            self._links[hop.instance].send_nowait(
+                FrameHeader(run_stage=run), [part for each in inputs for part in each.parts]
+            )
+        except LinkLost:
+            self._post(InstanceLost(hop.instance))
+            return False
+        except LinkFull as error:
+            self._fail(effect.batch, str(error), retriable=True)
+            return False
+        return True
+
+    def _wire_route(self, effect: RunBatch) -> list[link_pb2.Hop]:
+        now_us = self._now_us()
+        route: list[link_pb2.Hop] = []
+        for hop in effect.route:
+            sent = link_pb2.Hop(
+                instance_id=hop.instance,
+                address=self._links[hop.instance].address,
+                start_in_us=max(0, hop.start_us - now_us),
+                sequence=hop.sequence,
+            )
+            if isinstance(hop, PartHop):
+                sent.stage, sent.first, sent.count = hop.stage, hop.first, hop.count
+            route.append(sent)
+        return route
 
     def _cancel(self, batch: BatchId, instances: Iterable[InstanceId]) -> None:
         self._flights.pop(batch, None)
@@ -219,6 +270,8 @@ class Performer:
             case StageReport.DONE:
                 if report.overrun_us > 0 and self._overran is not None:
                     self._overran(InstanceId(report.instance_id), report.overrun_us)
+                if batch in self._flights:
+                    self._flights[batch].done.add(report.stage)
                 self._post(
                     StageFinished(batch=batch, stage=report.stage, compute_us=report.compute_us)
                 )
@@ -226,6 +279,9 @@ class Performer:
                 detail = f"{report.instance_id} gave the batch up: {report.detail}"
                 self._fail(batch, detail, too_late=True)
             case _:
+                flight = self._flights.get(batch)
+                if report.retriable and flight is not None and report.stage in flight.done:
+                    return  # its sender lost the instance after that had sent the batch on
                 detail = f"{report.instance_id}: {report.detail}"
                 self._fail(batch, detail, retriable=report.retriable)
 
@@ -233,18 +289,37 @@ class Performer:
         if result.HasField("report"):
             self._report(result.report)
         batch = BatchId(result.batch_id)
-        slices = self._flights.pop(batch, None)
-        if slices is not None:
-            try:
-                self._payloads.scatter(slices, tensors_of(result.tensors, views))
-            except InvalidInput as error:
-                self._fail(batch, str(error))
-                return
-        # An unknown batch too: cancelled ones still hold bookings. Others the dispatcher ignores.
-        self._post(BatchFinished(batch))
+        flight = self._flights.get(batch)
+        if flight is None:
+            # A cancelled one still holds bookings. Parts are free as soon as each has reported.
+            if not result.count:
+                self._post(BatchFinished(batch))
+            return
+        if result.first not in flight.missing:
+            return
+        slices = flight.slices
+        if result.count:
+            slices = slices_of(slices, result.first, result.count)
+        try:
+            self._payloads.scatter(slices, tensors_of(result.tensors, views))
+        except InvalidInput as error:
+            self._fail(batch, str(error))
+            return
+        flight.missing.discard(result.first)
+        if not flight.missing:
+            del self._flights[batch]
+            self._post(BatchFinished(batch))
 
     def _fail(
         self, batch: BatchId, detail: str, *, too_late: bool = False, retriable: bool = False
     ) -> None:
         self._flights.pop(batch, None)
         self._post(BatchFailed(batch=batch, detail=detail, too_late=too_late, retriable=retriable))
+
+
+def _last_rows(route: Sequence[PartHop | Hop]) -> set[int]:
+    """Return the first row of each part of the last stage; of a whole batch: 0."""
+    last = route[-1]
+    if not isinstance(last, PartHop):
+        return {0}
+    return {hop.first for hop in route if isinstance(hop, PartHop) and hop.stage == last.stage}

@@ -40,19 +40,25 @@ class TensorHeader(_message.Message):
     def __init__(self, name: _Optional[str] = ..., datatype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., byte_size: _Optional[int] = ...) -> None: ...
 
 class Hop(_message.Message):
-    __slots__ = ("instance_id", "address", "start_in_us", "sequence")
+    __slots__ = ("instance_id", "address", "start_in_us", "sequence", "stage", "first", "count")
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     START_IN_US_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
     instance_id: str
     address: str
     start_in_us: int
     sequence: int
-    def __init__(self, instance_id: _Optional[str] = ..., address: _Optional[str] = ..., start_in_us: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
+    stage: int
+    first: int
+    count: int
+    def __init__(self, instance_id: _Optional[str] = ..., address: _Optional[str] = ..., start_in_us: _Optional[int] = ..., sequence: _Optional[int] = ..., stage: _Optional[int] = ..., first: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
 
 class RunStage(_message.Message):
-    __slots__ = ("batch_id", "model", "samples", "stage", "route", "reply_to", "abandon_in_us", "tensors")
+    __slots__ = ("batch_id", "model", "samples", "stage", "route", "reply_to", "abandon_in_us", "tensors", "first", "count")
     BATCH_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
@@ -61,6 +67,8 @@ class RunStage(_message.Message):
     REPLY_TO_FIELD_NUMBER: _ClassVar[int]
     ABANDON_IN_US_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
     batch_id: int
     model: str
     samples: int
@@ -69,17 +77,23 @@ class RunStage(_message.Message):
     reply_to: str
     abandon_in_us: int
     tensors: _containers.RepeatedCompositeFieldContainer[TensorHeader]
-    def __init__(self, batch_id: _Optional[int] = ..., model: _Optional[str] = ..., samples: _Optional[int] = ..., stage: _Optional[int] = ..., route: _Optional[_Iterable[_Union[Hop, _Mapping]]] = ..., reply_to: _Optional[str] = ..., abandon_in_us: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[TensorHeader, _Mapping]]] = ...) -> None: ...
+    first: int
+    count: int
+    def __init__(self, batch_id: _Optional[int] = ..., model: _Optional[str] = ..., samples: _Optional[int] = ..., stage: _Optional[int] = ..., route: _Optional[_Iterable[_Union[Hop, _Mapping]]] = ..., reply_to: _Optional[str] = ..., abandon_in_us: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[TensorHeader, _Mapping]]] = ..., first: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
 
 class BatchResult(_message.Message):
-    __slots__ = ("batch_id", "tensors", "report")
+    __slots__ = ("batch_id", "tensors", "report", "first", "count")
     BATCH_ID_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
     REPORT_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
     batch_id: int
     tensors: _containers.RepeatedCompositeFieldContainer[TensorHeader]
     report: StageReport
-    def __init__(self, batch_id: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[TensorHeader, _Mapping]]] = ..., report: _Optional[_Union[StageReport, _Mapping]] = ...) -> None: ...
+    first: int
+    count: int
+    def __init__(self, batch_id: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[TensorHeader, _Mapping]]] = ..., report: _Optional[_Union[StageReport, _Mapping]] = ..., first: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
 
 class StageReport(_message.Message):
     __slots__ = ("batch_id", "stage", "instance_id", "outcome", "waited_us", "compute_us", "overrun_us", "detail", "retriable")

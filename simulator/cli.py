@@ -65,7 +65,8 @@ def simulate(
     ] = None,
     warmup: WarmupOption = 0.0,
     policy: Annotated[
-        str, typer.Option(help="Batching policy: a name, or `name:parameter=value`.")
+        str,
+        typer.Option(help="Batching policy: NAME, NAME:parameter=value, per-hop:NAME per stage."),
     ] = "reservation",
     routing: Annotated[str, typer.Option(help="Routing policy, likewise.")] = "least-queueing",
     jitter: JitterOption = 0.0,

@@ -13,6 +13,7 @@ from penstock.scheduling.effects import (
     DropRequest,
     Effect,
     Hop,
+    PartHop,
     RunBatch,
     WakeAt,
 )
@@ -79,9 +80,12 @@ def effect_rows(effect: Effect) -> dict[str, str]:
             return {"at_us": str(at_us)}
 
 
-def hop_words(hop: Hop) -> str:
+def hop_words(hop: Hop | PartHop) -> str:
     """Return where a stage runs and when, in microseconds."""
-    return f"{hop.instance}, {hop.start_us} to {hop.end_us}, number {hop.sequence}"
+    words = f"{hop.instance}, {hop.start_us} to {hop.end_us}, number {hop.sequence}"
+    if isinstance(hop, PartHop):
+        words += f", rows {hop.first}:{hop.first + hop.count} at stage {hop.stage}"
+    return words
 
 
 def slice_words(part: Slice) -> str:

@@ -14,6 +14,7 @@ from penstock.domain.units import Micros
 from penstock.scheduling.effects import RunBatch
 from penstock.scheduling.events import InstanceJoined
 from penstock.scheduling.instances import NetworkCard
+from penstock.scheduling.parts import Part
 from penstock.scheduling.stage_runner import StageRunner
 from simulator.fleet import Downtime, Gpu
 
@@ -58,6 +59,27 @@ class Instance:
 
 
 @dataclass(slots=True, eq=False)
+class Cut:
+    """How far a batch is that goes in parts.
+
+    Attributes:
+        parts: its rows at each hop of its route.
+        missing: places of the hops whose rows have not come back.
+        at: places of the hops that some rows are at.
+        sent_until_us: by place, when all rows of a computed part have left its instance.
+        computing: by place, the record of a computation that runs.
+        done: records of its computations, and the rows of each.
+    """
+
+    parts: tuple[Part, ...]
+    missing: set[int]
+    at: set[int] = field(default_factory=set)
+    sent_until_us: dict[int, Micros] = field(default_factory=dict)
+    computing: dict[int, int] = field(default_factory=dict)
+    done: list[tuple[int, Part]] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
 class Travel:
     """A batch on its way through the simulated fleet.
 
@@ -69,6 +91,7 @@ class Travel:
         sent_us: when all of it has left the instance before.
         useful: samples of it that were answered in time.
         computed: places of its computations in the record.
+        cut: if it goes in parts; then stage, held, sent_us, started_us and computed say nothing.
     """
 
     run: RunBatch
@@ -82,6 +105,7 @@ class Travel:
     started_us: Micros = 0
     useful: int = 0
     computed: tuple[int, ...] = ()
+    cut: Cut | None = None
 
 
 def instances_of(gpus: Iterable[Gpu], conditions: Conditions) -> dict[InstanceId, Instance]:

@@ -15,6 +15,7 @@ from penstock.policies import batching_policy, routing_policy
 from penstock.scheduling.dispatcher import DispatcherLimits
 from penstock.scheduling.effects import Effect
 from penstock.scheduling.events import Event
+from simulator.per_hop import stage_policy
 
 Log: TypeAlias = Callable[[Micros, Event, Sequence[Effect]], None]
 
@@ -30,10 +31,11 @@ def run_log(path: Path | None, batching: str, routing: str) -> Iterator[Log | No
     if path is None:
         yield None
         return
+    of_stages = stage_policy(batching) or batching  # a log of stages replays under theirs
     header = LogHeader(
         penstock=__version__,
         simulated=True,
-        policy=spelled(batching, batching_policy(batching)()),
+        policy=spelled(of_stages, batching_policy(of_stages)()),
         routing=spelled(routing, routing_policy(routing)()),
         limits=DispatcherLimits(),
     )

@@ -30,6 +30,7 @@ from simulator.noise import (
     stream,
 )
 from simulator.parts import Conditions
+from simulator.per_hop import Relay, stage_policy
 from simulator.record import Computations
 from simulator.run_log import Log
 from simulator.world import World, check_all_ended
@@ -42,6 +43,7 @@ class Scenario:
     """What surrounds a plan in a simulation.
 
     Attributes:
+        batching: policy; after ``per-hop:``, of each stage for itself.
         jitter_sigma: of the log-normal factor on compute times; 0 for none.
         straggler: which computations take a multiple of their time.
         profile_error: how real latencies differ from the profiled ones. Pools that the plan does
@@ -78,7 +80,7 @@ class Scenario:
                 nothing that is there.
             UnknownName: a policy, a parameter of one or a pool does not exist.
         """
-        batching_policy(self.batching)
+        batching_policy(stage_policy(self.batching) or self.batching)
         routing_policy(self.routing)
         check_number("wire-factor", "", self.wire_factor, 0.001, 1_000)
         check_number("detection", "", self.detection_us, 0, _LONGEST_US)
@@ -179,7 +181,11 @@ def simulate_plan(
         raise InvalidInput("simulate", "warmup", "less than the duration", f"{span_us} us")
     scenario.check()
     _check_models(plan, arrivals)
-    dispatcher = Dispatcher(batching_policy(scenario.batching), routing_policy(scenario.routing))
+    batching = stage_policy(scenario.batching)
+    relay = None if batching is None else Relay(plan)
+    asked, plan = plan, plan if relay is None else relay.plan
+    batching = batching or scenario.batching
+    dispatcher = Dispatcher(batching_policy(batching), routing_policy(scenario.routing))
     engine = Engine()
     factors = {
         pool.id: profile_factor(scenario.profile_error, pool, scenario.seed)
@@ -200,9 +206,15 @@ def simulate_plan(
         detection_us=scenario.detection_us,
     )
     window_us = scenario.warmup_us, span_us
-    world = World(plan, gpus, dispatcher, engine, conditions, window_us, most_misses, log=log)
+    world = World(
+        plan, gpus, dispatcher, engine, conditions, window_us, most_misses, relay=relay, log=log
+    )
     world.start()
-    world.offer(_requests(plan, arrivals))
+    requests = _requests(asked, arrivals)
+    if relay is None:
+        world.offer(requests)
+    else:
+        world.offer((at_us, relay.first(each)) for at_us, each in requests)
     with _uncollected():
         engine.run(on_progress)
     if not engine.halted:
@@ -214,7 +226,12 @@ def simulate_plan(
         intervals=world.computations,
         span_us=span_us - scenario.warmup_us,
         window_us=(scenario.warmup_us, end_us),
-        queues={model: queue.closed(end_us) for model, queue in world.queues.items()},
+        queues={
+            model.model: world.queues[
+                model.model if relay is None else relay.first_queue(model.model)
+            ].closed(end_us)
+            for model in asked.models
+        },
         gpus=gpus,
         profile_factors=factors,
         stragglers=stragglers.seen if stragglers else 0,

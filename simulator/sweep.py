@@ -101,8 +101,7 @@ class Sweep:
         Raises:
             InvalidInput: the warm-up leaves nothing to count, a parameter is not valid, or a plan
                 has not what fails.
-            InvalidPlan: the dispatcher cannot serve a plan, a model's name means something else,
-                or the base has other models.
+            InvalidPlan: a model's name means something else, or the base has other models.
             UnknownName: a policy does not exist, or a parameter of it.
         """
         for name, plan in self.plans.items():

@@ -50,9 +50,11 @@ from penstock.scheduling.stage_runner import (
     RunnerWakeAt,
     RunnerWakeUp,
 )
+from simulator.cut_batches import CutBatches, Fleet, cut_of
 from simulator.engine import Engine
 from simulator.fleet import Downtime, Gpu
 from simulator.parts import Conditions, Instance, Travel, instances_of, wires_us_of
+from simulator.per_hop import Relay
 from simulator.record import Computations, QueueLengths
 from simulator.run_log import Log
 
@@ -77,6 +79,7 @@ class World:
         window_us: tuple[Micros, Micros],
         most_misses: int | None = None,
         *,
+        relay: Relay | None = None,
         log: Log | None = None,
     ) -> None:
         """Get ready.
@@ -89,10 +92,12 @@ class World:
             conditions: of the fleet.
             window_us: between which instants queues are looked at.
             most_misses: requests that may miss their SLO; with one more the run ends.
+            relay: hands requests from stage to stage, if each is dispatched for itself.
             log: called with (now_us, event, effects) after each event.
         """
         self._misses_left = most_misses
         self._log = log
+        self._relay = relay
         self._plan = plan
         self._dispatcher = dispatcher
         self._engine = engine
@@ -108,6 +113,7 @@ class World:
         self._travels: dict[BatchId, Travel] = {}
         self._open: dict[RequestId, Request] = {}
         self._parts: dict[RequestId, list[tuple[Travel, int]]] = {}
+        self._passed: dict[RequestId, list[Travel]] = {}
         self._answered: Travel | None = None
         self._down = dict.fromkeys(self._instances, 0)
         self._wake = 0
@@ -115,6 +121,8 @@ class World:
         self._touched: set[ModelName] = set()
         self.outcomes: list[Outcome] = []
         self.computations = Computations(tuple(self._instances))
+        fleet = Fleet(run=self._run, post=self._post, lose=self._lose, answer=self._answer)
+        self._cut = CutBatches(fleet, engine, self.computations, self._hop_us, self._stretch)
         self.queues = {model.model: QueueLengths(*window_us) for model in plan.models}
         self.losses = 0
 
@@ -129,11 +137,7 @@ class World:
         return len(self._travels)
 
     def start(self) -> None:
-        """Apply the plan and let every planned instance join, now.
-
-        Raises:
-            InvalidPlan: the dispatcher cannot serve it.
-        """
+        """Apply the plan and let every planned instance join, now."""
         self._post(PlanApplied(self._plan))
         for each in self._instances.values():
             self._post(each.joined)
@@ -201,6 +205,13 @@ class World:
 
     def _end(self, request_id: RequestId, cause: str) -> None:
         request = self._open.pop(request_id)
+        if cause:
+            self._touched.add(request.model)
+        travel = self._answered
+        if self._relay is not None:
+            if travel is not None and not cause and self._goes_on(request, travel, self._relay):
+                return
+            request = self._relay.ended(request)
         outcome = Outcome(
             model=request.model,
             arrival_us=request.arrival_us,
@@ -210,29 +221,39 @@ class World:
             cause=cause,
         )
         self.outcomes.append(outcome)
-        travel = self._answered
         if travel is not None and not cause and self._engine.now_us <= request.deadline_us:
             travel.useful += request.samples
         if self._parts:
             self._share_credit(request, travel, useful=outcome.in_time)
-        if cause:
-            self._touched.add(request.model)
+        if self._passed:
+            self._credit_passed(request, useful=outcome.in_time)
         if self._misses_left is not None and not outcome.in_time:
             self._misses_left -= 1
             if self._misses_left < 0:
                 self._engine.halt()
 
+    def _goes_on(self, request: Request, travel: Travel, relay: Relay) -> bool:
+        """Let a request that has left a stage arrive at the next, if there is one."""
+        onward = relay.next(request, travel.instances[-1].joined.pool, self._engine.now_us)
+        if onward is None:
+            return False
+        self._passed.setdefault(request.id, []).append(travel)
+        self._engine.at(onward.arrival_us, self._arrive, onward)
+        return True
+
     # The way of a batch
 
     def _send(self, run: RunBatch) -> None:
-        travel = Travel(
-            run,
-            sum([each.count for each in run.slices]),
-            tuple([self._instances[hop.instance] for hop in run.route]),
-            self._wires_us[run.model, run.pipeline],
-        )
+        samples = sum([each.count for each in run.slices])
+        instances = tuple([self._instances[hop.instance] for hop in run.route])
+        wires_us = self._wires_us[run.model, run.pipeline]
+        travel = Travel(run, samples, instances, wires_us)
         self._travels[run.batch] = travel
-        self._engine.at(self._engine.now_us + self._hop_us, self._reach, travel)
+        travel.cut = cut_of(run.route)
+        if travel.cut is not None:
+            self._cut.send(travel, travel.cut)
+        else:
+            self._engine.at(self._engine.now_us + self._hop_us, self._reach, travel)
         self._touched.add(run.model)
 
     def _reach(self, travel: Travel) -> None:
@@ -255,11 +276,19 @@ class World:
             return
         for effect in instance.runner.handle(self._engine.now_us, event):
             match effect:
-                case Compute():
-                    self._compute(instance, self._travels[effect.batch])
-                case Abandon(batch, reason):
-                    del self._travels[batch]
-                    self._post(BatchFailed(batch=batch, detail=reason.value, too_late=True))
+                case Compute(batch, place):
+                    travel = self._travels.get(batch)
+                    if travel is None or travel.cut is not None:
+                        self._cut.compute(instance, batch, place)
+                    else:
+                        self._compute(instance, travel)
+                case Abandon(batch, reason, place):
+                    travel = self._travels.get(batch)
+                    if travel is None or travel.cut is not None:
+                        self._cut.abandon(instance, batch, place, reason.value)
+                    else:
+                        del self._travels[batch]
+                        self._post(BatchFailed(batch=batch, detail=reason.value, too_late=True))
                 case RunnerWakeAt(at_us):
                     self._engine.at(at_us, self._wake_runner, instance)
                 case _:
@@ -311,9 +340,10 @@ class World:
             up, down = sender.card.up, receiver.card.down
             start_us = gap_in_both(up, down, now_us, wire_us)
             travel.sent_us = start_us + wire_us
+            key = (travel.run.batch, travel.stage, travel.stage - 1)
             for lane in (up, down):
                 lane.expire(now_us)
-                lane.book((travel.run.batch, travel.stage), start_us, travel.sent_us)
+                lane.book(key, start_us, travel.sent_us)
         self._engine.at(travel.sent_us + self._hop_us, self._reach, travel)
 
     def _answer(self, travel: Travel) -> None:
@@ -337,7 +367,16 @@ class World:
                 travel.useful += count
                 self._mark_useful(travel)
 
+    def _credit_passed(self, request: Request, *, useful: bool) -> None:
+        """Credit a request that has ended to the batches of the stages it came through."""
+        for travel in self._passed.pop(request.id, ()):
+            if useful:
+                travel.useful += request.samples
+                self._mark_useful(travel)
+
     def _mark_useful(self, travel: Travel) -> None:
+        if travel.cut is not None:
+            self._cut.mark_useful(travel, travel.cut)
         for place in travel.computed:
             self.computations.useful[place] = travel.useful
 
@@ -358,11 +397,14 @@ class World:
         for travel in list(self._travels.values()):
             if self._is_lost_with(travel, instance):
                 self._lose(travel)
+        self._cut.fail(instance)
         tell_us = self._engine.now_us + self._conditions.detection_us
         self._engine.at(tell_us, self._tell_lost, instance)
 
     def _is_lost_with(self, travel: Travel, instance: Instance) -> bool:
         """Tell whether an instance holds a batch, or has not yet sent all of it."""
+        if travel.cut is not None:
+            return self._cut.is_with(travel, travel.cut, instance)
         if travel.held:
             return travel.instances[travel.stage] is instance
         sending = travel.stage > 0 and travel.sent_us > self._engine.now_us

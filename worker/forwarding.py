@@ -64,13 +64,28 @@ class Forwarding:
         """Tell the frontend what happened to a batch."""
         self._to_frontend(FrameHeader(report=report), ())
 
-    def result(self, report: StageReport, tensors: Sequence[Tensor]) -> None:
-        """Send the last stage's outputs to the frontend, and its report with them."""
-        header = BatchResult(batch_id=report.batch_id, tensors=_headers(tensors), report=report)
+    def result(
+        self, report: StageReport, tensors: Sequence[Tensor], first: int = 0, count: int = 0
+    ) -> None:
+        """Send the last stage's outputs to the frontend, and its report with them.
+
+        Args:
+            report: of the stage, or of a part of it.
+            tensors: what it made.
+            first: of a part: its first row.
+            count: of a part: its rows; 0: the whole batch.
+        """
+        header = BatchResult(
+            batch_id=report.batch_id,
+            tensors=_headers(tensors),
+            report=report,
+            first=first,
+            count=count,
+        )
         self._to_frontend(FrameHeader(result=header), [each.data for each in tensors])
 
     def batch(self, run: RunStage, tensors: Sequence[Tensor], now_us: Micros) -> None:
-        """Send a batch to the instance whose turn it is.
+        """Send a batch, or rows of a part, to the instance whose turn it is.
 
         Args:
             run: with `stage` already at the receiver and all durations from now on.

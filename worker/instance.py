@@ -28,8 +28,9 @@ from worker.executors.base import Executor
 from worker.forwarding import Forwarding
 from worker.lifeline import die_with
 from worker.performer import StagePerformer
+from worker.rows import Rows
 from worker.settings import InstanceSettings
-from worker.stages import open_stage
+from worker.stages import Stage, open_stage
 
 FAILED = 1
 LOST = 2
@@ -59,7 +60,7 @@ async def serve(settings: InstanceSettings, answer: TextIO) -> int:
     began_ns = time.monotonic_ns()
     loop = asyncio.get_running_loop()
     try:
-        executor = await loop.run_in_executor(compute, _load, settings)
+        executor, stage = await loop.run_in_executor(compute, _load, settings)
         server = LinkServer(settings.host)
         frontend = LinkSender(settings.frontend_link, settings.instance)
         await frontend.opened()
@@ -74,6 +75,7 @@ async def serve(settings: InstanceSettings, answer: TextIO) -> int:
         forwarding=Forwarding(settings.instance, frontend),
         now_us=MonotonicClock().now_us,
         largest_batch=settings.order.batch,
+        rows=Rows((*stage.inputs, *stage.outputs)),
     )
     await server.start(LinkReceiver(performer.on_frame, _frontend_loss(lost)))
     load_us = (time.monotonic_ns() - began_ns) // 1_000
@@ -94,11 +96,11 @@ def _keep_loaded_objects() -> None:
     gc.freeze()
 
 
-def _load(settings: InstanceSettings) -> Executor:
+def _load(settings: InstanceSettings) -> tuple[Executor, Stage]:
     stage = open_stage(Path(settings.repository), settings.order)
     executor = new_executor(settings.executor, settings.threads)
     executor.load(stage)
-    return executor
+    return executor, stage
 
 
 def _frontend_loss(lost: asyncio.Future[str]) -> Callable[[str], None]:

@@ -1,22 +1,25 @@
 """Drives the stage runner of one instance: frames in, computation in a thread, frames out.
 
 Receiving and sending go on while a batch computes. Decides nothing itself: the order of batches
-and whether one is still worth running is the stage runner's business.
+and whether one is still worth running is the stage runner's business. Where stages differ in batch
+size it runs parts: the rows of one may come in several frames, and go on to several instances.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor as ThreadExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeAlias
 
 from penstock.domain.ids import BatchId
 from penstock.domain.tensors import Tensor
 from penstock.domain.units import US_PER_SECOND, Micros
 from penstock.rpc.frames import tensors_of
+from penstock.scheduling.parts import Part, next_parts
 from penstock.scheduling.stage_runner import (
     Abandon,
     BatchArrived,
@@ -31,22 +34,31 @@ from penstock.scheduling.stage_runner import (
 from protos.link_pb2 import FrameHeader, Hop, RunStage, StageReport
 from worker.executors.base import Executor, StageResult
 from worker.forwarding import Forwarding
+from worker.rows import Piece, Rows
+
+_Key: TypeAlias = tuple[int, int]  # a batch, and the place in its route
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
 class _Held:
-    """A batch between its arrival and its report.
+    """A batch, or a part of one, between its arrival and its report.
 
     Attributes:
-        run: as it arrived, without tensors; its durations count from `arrived_us`.
+        run: the header that came last, without tensors; its durations count from `arrived_us`.
+        pieces: the rows that have come.
     """
 
     run: RunStage
-    tensors: tuple[Tensor, ...]
     arrived_us: Micros
+    pieces: list[Piece] = field(default_factory=list)
     started_us: Micros = 0
+
+    @property
+    def samples(self) -> int:
+        """How many rows it has when all have come."""
+        return self.run.route[self.run.stage].count or self.run.samples
 
 
 class StagePerformer:
@@ -57,6 +69,7 @@ class StagePerformer:
         compute: one thread; the one that loaded the executor.
         now_us: the clock of this process.
         largest_batch: what the stage was planned and warmed up for.
+        rows: of the stage's tensors.
     """
 
     def __init__(
@@ -68,6 +81,7 @@ class StagePerformer:
         forwarding: Forwarding,
         now_us: Callable[[], Micros],
         largest_batch: int,
+        rows: Rows,
     ) -> None:
         self._instance = instance
         self._executor = executor
@@ -75,8 +89,9 @@ class StagePerformer:
         self._forwarding = forwarding
         self._now_us = now_us
         self._largest_batch = largest_batch
+        self._rows = rows
         self._runner = StageRunner()
-        self._held: dict[BatchId, _Held] = {}
+        self._held: dict[_Key, _Held] = {}
         self._running: asyncio.Future[StageResult] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -96,59 +111,75 @@ class StagePerformer:
             self._report(run, StageReport.FAILED, complaint)
             return
         now_us = self._now_us()
-        tensors = tensors_of(run.tensors, views)
-        run.ClearField("tensors")
-        self._held[BatchId(run.batch_id)] = _Held(run, tensors, now_us)
-        if run.stage + 1 < len(run.route):
-            following = run.route[run.stage + 1]
-            self._forwarding.prepare(following.address, following.instance_id)
+        held = self._held.setdefault((run.batch_id, run.stage), _Held(run, now_us))
         hop = run.route[run.stage]
+        rows = run.count if hop.count else run.samples
+        held.pieces.append(Piece(run.first, rows, tensors_of(run.tensors, views)))
+        run.ClearField("tensors")
+        held.run, held.arrived_us = run, now_us
+        for place, _ in _following(run):
+            self._forwarding.prepare(run.route[place].address, run.route[place].instance_id)
         self._post(
             BatchArrived(
                 batch=BatchId(run.batch_id),
                 sequence=hop.sequence,
                 start_us=now_us + hop.start_in_us,
                 abandon_us=now_us + run.abandon_in_us,
+                place=run.stage,
+                rows=rows,
+                of_rows=held.samples,
             )
         )
 
     def _complaint(self, run: RunStage) -> str:
-        """Return why a batch cannot be taken; empty if it can."""
+        """Return why a batch or rows of a part cannot be taken; empty if they can."""
         if run.stage >= len(run.route):
             return f"stage {run.stage} of a route of {len(run.route)}"
-        if not 1 <= run.samples <= self._largest_batch:
-            return f"a batch of {run.samples}; this stage takes 1 to {self._largest_batch}"
-        if run.batch_id in self._held:
-            return "the batch is here already"
+        hop = run.route[run.stage]
+        samples = hop.count or run.samples
+        if not 1 <= samples <= self._largest_batch:
+            return f"a batch of {samples}; this stage takes 1 to {self._largest_batch}"
+        held = self._held.get((run.batch_id, run.stage))
+        if not hop.count:
+            return "the batch is here already" if held else ""
+        end = run.first + run.count
+        if run.count < 1 or run.first < hop.first or end > hop.first + hop.count:
+            return f"rows {run.first}-{end - 1} for a part from row {hop.first} of {hop.count} rows"
+        pieces = held.pieces if held else ()
+        if any(each.first < end and run.first < each.first + each.count for each in pieces):
+            return "the rows are here already"
         return ""
 
     def _post(self, event: RunnerEvent) -> None:
         for effect in self._runner.handle(self._now_us(), event):
             match effect:
-                case Compute(batch):
-                    self._start(batch, queued=isinstance(event, ComputeFinished))
-                case Abandon(batch, reason):
-                    held = self._held.pop(batch)
+                case Compute(batch, place):
+                    self._start((batch, place), queued=isinstance(event, ComputeFinished))
+                case Abandon(batch, reason, place):
+                    held = self._held.pop((batch, place))
                     self._report(held.run, StageReport.ABANDONED, reason.value)
                 case RunnerWakeAt(at_us):
                     self._arm(at_us)
 
-    def _start(self, batch: BatchId, *, queued: bool) -> None:
-        held = self._held[batch]
+    def _start(self, key: _Key, *, queued: bool) -> None:
+        held = self._held[key]
         held.started_us = self._now_us()
         loop = asyncio.get_running_loop()
-        run = partial(self._executor.run, held.tensors, held.run.samples, queued=queued)
-        self._running = loop.run_in_executor(self._compute, run)
-        self._running.add_done_callback(lambda done: self._finish(batch, done))
+        self._running = loop.run_in_executor(self._compute, partial(self._run, held, queued))
+        self._running.add_done_callback(lambda done: self._finish(key, done))
 
-    def _finish(self, batch: BatchId, done: asyncio.Future[StageResult]) -> None:
+    def _run(self, held: _Held, queued: bool) -> StageResult:
+        """Compute a batch; in the computing thread."""
+        return self._executor.run(self._rows.join(held.pieces), held.samples, queued=queued)
+
+    def _finish(self, key: _Key, done: asyncio.Future[StageResult]) -> None:
         """Let the next batch start, then send what this one made."""
-        held = self._held.pop(batch)
+        held = self._held.pop(key)
         compute_us = self._now_us() - held.started_us
-        self._post(ComputeFinished(batch))
+        self._post(ComputeFinished(BatchId(key[0]), key[1]))
         error = done.exception()
         if error is not None:
-            _log.warning("batch %d failed: %s", batch, error, exc_info=error)
+            _log.warning("batch %d failed: %s", key[0], error, exc_info=error)
             detail = " ".join(f"{type(error).__name__}: {error}".split())
             self._report(held.run, StageReport.FAILED, detail)
             return
@@ -164,11 +195,20 @@ class StagePerformer:
 
     def _send(self, held: _Held, report: StageReport, tensors: Sequence[Tensor]) -> None:
         run = held.run
-        if run.stage + 1 == len(run.route):
-            self._forwarding.result(report, tensors)
+        hop = run.route[run.stage]
+        following = _following(run)
+        if not following:
+            self._forwarding.result(report, tensors, hop.first, hop.count)
             return
         now_us = self._now_us()
-        self._forwarding.batch(_onward(run, now_us - held.arrived_us), tensors, now_us)
+        route = _shortened(run.route, now_us - held.arrived_us)
+        for place, rows in following:
+            onward = _onward(run, now_us - held.arrived_us, place, route)
+            sent = tensors
+            if rows is not None:
+                onward.first, onward.count = rows.first, rows.count
+                sent = self._rows.cut(tensors, rows.first - hop.first, rows.count)
+            self._forwarding.batch(onward, sent, now_us)
         self._forwarding.report(report)
 
     def _report(self, run: RunStage, outcome: StageReport.Outcome, detail: str) -> None:
@@ -203,22 +243,41 @@ class StagePerformer:
         self._timer = loop.call_later(delay_s, self._post, RunnerWakeUp())
 
 
-def _onward(run: RunStage, passed_us: Micros) -> RunStage:
-    """Return the batch for the next hop, its durations shortened by the time spent here."""
+def _following(run: RunStage) -> list[tuple[int, Part | None]]:
+    """Return the places that what is computed goes to, and which rows of it: None stands for all.
+
+    An empty list: it goes to the frontend.
+    """
+    if not run.route[run.stage].count:
+        return [(run.stage + 1, None)] if run.stage + 1 < len(run.route) else []
+    parts = [Part(hop.stage, hop.first, hop.count) for hop in run.route]
+    return [*next_parts(parts, run.stage)]
+
+
+def _shortened(route: Iterable[Hop], passed_us: Micros) -> list[Hop]:
+    """Return a route with its durations shortened by the time spent here."""
+    return [
+        Hop(
+            instance_id=hop.instance_id,
+            address=hop.address,
+            start_in_us=max(0, hop.start_in_us - passed_us),
+            sequence=hop.sequence,
+            stage=hop.stage,
+            first=hop.first,
+            count=hop.count,
+        )
+        for hop in route
+    ]
+
+
+def _onward(run: RunStage, passed_us: Micros, place: int, route: Iterable[Hop]) -> RunStage:
+    """Return the batch for a hop that follows."""
     return RunStage(
         batch_id=run.batch_id,
         model=run.model,
         samples=run.samples,
-        stage=run.stage + 1,
-        route=[
-            Hop(
-                instance_id=hop.instance_id,
-                address=hop.address,
-                start_in_us=max(0, hop.start_in_us - passed_us),
-                sequence=hop.sequence,
-            )
-            for hop in run.route
-        ],
+        stage=place,
+        route=route,
         reply_to=run.reply_to,
         abandon_in_us=max(0, run.abandon_in_us - passed_us),
     )

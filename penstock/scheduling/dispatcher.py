@@ -44,10 +44,9 @@ from penstock.scheduling.instances import (
     LivePool,
     NetworkCard,
     capacity,
-    check_batches,
     live_pipelines,
 )
-from penstock.scheduling.offers import book_offer
+from penstock.scheduling.offers import book_offer, shorten
 from penstock.scheduling.outlook import QueueOutlook
 from penstock.scheduling.ports import (
     BatchingPolicy,
@@ -183,7 +182,6 @@ class Dispatcher:
         """Take one event; the driver performs the effects in order.
 
         Raises:
-            InvalidPlan: the event brings a plan that cannot be served; nothing has changed.
             InvariantViolation: time went back, or a bug.
         """
         if now_us < self._now_us:
@@ -331,6 +329,8 @@ class Dispatcher:
         slices = queue.waiting.take(offer.size)
         if launch.only_in_time:
             slices = self._put_back_late(queue, slices, offer.completion_us)
+        if offer.size > offer.pipeline.uncut:
+            offer = shorten(offer, sum(each.count for each in slices))
         batch = BatchId(self._next_batch)
         self._next_batch += 1
         requests = [self._requests[each.request] for each in slices]
@@ -372,7 +372,7 @@ class Dispatcher:
         if flight is None or event.stage >= len(flight.instances):
             return
         queue = self._queues[flight.model]
-        if flight.finish_stage(event.stage, self._now_us, event.compute_us) or not queue.holds(
+        if flight.finish_hop(event.stage, self._now_us, event.compute_us) or not queue.holds(
             self._now_us
         ):
             self._dispatch(queue, effects)
@@ -407,6 +407,8 @@ class Dispatcher:
         if flight is None:
             return
         flight.release()
+        if flight.parts:  # others may still run, or wait for rows that never come
+            effects.append(self._cancelled(flight))
         if event.retriable:
             self._rebook(flight, event.detail, effects)
         else:
@@ -479,7 +481,6 @@ class Dispatcher:
 
     def _apply(self, plan: Plan, effects: list[Effect]) -> None:
         """Serve by this plan. Instances of the old one are forgotten; they join anew."""
-        check_batches(plan)
         for queue in self._queues.values():
             self._abort(
                 [each for each in self._flights.values() if each.model == queue.plan.model],

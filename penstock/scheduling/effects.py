@@ -12,7 +12,7 @@ from penstock.domain.units import Micros
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hop:
-    """One stage of a batch's route, as booked.
+    """One stage of a batch's route, as booked, with the whole batch.
 
     Attributes:
         start_us, end_us: booked compute interval on the instance.
@@ -26,10 +26,31 @@ class Hop:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PartHop:
+    """Rows [first, first + count) of a batch at one stage, of a route that cuts the batch.
+
+    It starts when all parts of the stage before that hold some of its rows have come.
+
+    Attributes:
+        start_us, end_us, sequence: as of a whole batch.
+        stage: place of the stage in the pipeline.
+    """
+
+    instance: InstanceId
+    start_us: Micros
+    end_us: Micros
+    sequence: int
+    stage: int
+    first: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunBatch:
     """Send these slices, joined in order, along the route.
 
     Attributes:
+        route: a hop for each stage, with the whole batch; or `PartHop`s, in order of stage and row.
         abandon_us: the last deadline in the batch; after it nobody waits.
         completion_us: predicted instant at which the answer is back.
     """
@@ -37,7 +58,7 @@ class RunBatch:
     batch: BatchId
     model: ModelName
     pipeline: PipelineId
-    route: tuple[Hop, ...]
+    route: tuple[PartHop | Hop, ...]
     slices: tuple[Slice, ...]
     abandon_us: Micros
     completion_us: Micros

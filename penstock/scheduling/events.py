@@ -27,10 +27,10 @@ class RequestCancelled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageFinished:
-    """A stage of a batch is done at its instance.
+    """A hop of a batch is done at its instance: a stage, or a part of one.
 
     Attributes:
-        stage: index in the batch's route.
+        stage: index of the hop in the batch's route.
         compute_us: how long it computed.
     """
 
@@ -41,7 +41,7 @@ class StageFinished:
 
 @dataclass(frozen=True, slots=True)
 class BatchFinished:
-    """The last stage's outputs are here, already stored with the requests."""
+    """All of the last stage's outputs are here, already stored with the requests."""
 
     batch: BatchId
 

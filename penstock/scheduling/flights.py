@@ -8,7 +8,8 @@ from penstock.domain.ids import BatchId, InstanceId, ModelName, PipelineId, Requ
 from penstock.domain.requests import Request, Slice
 from penstock.domain.units import Micros
 from penstock.scheduling.instances import Instance
-from penstock.scheduling.offers import Offer
+from penstock.scheduling.offers import Offer, parts_of, transfers_of
+from penstock.scheduling.parts import Part
 
 
 @dataclass(slots=True, eq=False)
@@ -33,9 +34,12 @@ class Flight:
 
     Attributes:
         size: samples in it.
+        instances: of its route, hop by hop.
         completion_us: when it was predicted to be answered.
         give_up_us: if nothing was heard by then, it is lost.
-        stages_done: the stages that have reported; reports may overtake each other.
+        parts: its rows at each hop, if some stage cuts it; else none, and a hop is a stage.
+        transfers: between which hops rows are booked to cross the network, sender first.
+        hops_done: the hops that have reported; reports may overtake each other.
     """
 
     batch: BatchId
@@ -47,30 +51,36 @@ class Flight:
     launched_us: Micros
     completion_us: Micros
     give_up_us: Micros
-    stages_done: set[int] = field(default_factory=set)
+    parts: tuple[Part, ...]
+    transfers: tuple[tuple[int, int], ...]
+    hops_done: set[int] = field(default_factory=set)
 
     def pending_instances(self) -> tuple[InstanceId, ...]:
-        """Return the instances that have not reported, in order of the route."""
-        return tuple(
-            each.id for stage, each in enumerate(self.instances) if stage not in self.stages_done
+        """Return the instances that have not reported all they run, each once, as on the route."""
+        pending = (
+            each.id for place, each in enumerate(self.instances) if place not in self.hops_done
         )
+        return tuple(dict.fromkeys(pending) if self.parts else pending)
 
-    def finish_stage(self, stage: int, now_us: Micros, compute_us: Micros) -> bool:
-        """Correct the booking of one stage and learn from it; return whether predictions moved."""
-        if stage in self.stages_done:
+    def finish_hop(self, place: int, now_us: Micros, compute_us: Micros) -> bool:
+        """Correct the booking of one hop and learn from it; return whether predictions moved."""
+        if place in self.hops_done:
             return False
-        self.stages_done.add(stage)
-        instance = self.instances[stage]
-        learned = instance.pool.estimator.observe(self.size, compute_us)
-        return instance.finish(self.batch, now_us) or learned
+        self.hops_done.add(place)
+        instance = self.instances[place]
+        size = self.parts[place].count if self.parts else self.size
+        learned = instance.pool.estimator.observe(size, compute_us)
+        return instance.finish((self.batch, place), now_us) or learned
 
     def release(self) -> None:
         """Forget all its bookings that are left."""
-        for stage, instance in enumerate(self.instances):
-            if stage not in self.stages_done:
-                instance.release(self.batch)
-            instance.card.up.release((self.batch, stage + 1))
-            instance.card.down.release((self.batch, stage))
+        for place, instance in enumerate(self.instances):
+            if place not in self.hops_done:
+                instance.release((self.batch, place))
+        for sender, place in self.transfers:
+            key = (self.batch, place, sender)
+            self.instances[sender].card.up.release(key)
+            self.instances[place].card.down.release(key)
 
 
 def open_flight(
@@ -81,6 +91,7 @@ def open_flight(
     give_up_us: Micros,
 ) -> Flight:
     """Return the flight of an offer that was just booked."""
+    parts = parts_of(offer)
     return Flight(
         batch=batch,
         model=offer.hops[0].instance.model,
@@ -91,6 +102,8 @@ def open_flight(
         launched_us=now_us,
         completion_us=offer.completion_us,
         give_up_us=give_up_us,
+        parts=tuple(hop.part for hop in parts),
+        transfers=transfers_of(offer),
     )
 
 

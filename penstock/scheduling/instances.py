@@ -7,17 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from penstock.domain.errors import InvalidPlan
 from penstock.domain.ids import BatchId, InstanceId, ModelName, PipelineId, PoolId, ServerId
-from penstock.domain.plan import ModelPlan, Pipeline, Plan, Pool
+from penstock.domain.plan import ModelPlan, Pipeline, Pool
 from penstock.domain.units import Micros
 from penstock.scheduling.estimator import StageEstimator
 from penstock.scheduling.lanes import Lane
+from penstock.scheduling.parts import Cuts, cut
 from penstock.scheduling.timeline import Timeline
 
 _STALE = 8  # entries per instance; with more those that hold no more are thrown away
 
-TransferKey: TypeAlias = tuple[BatchId, int]  # a batch may cross one card before several stages
+# A hop of a batch: one instance may run several parts of it. The number is the place in the route.
+HopKey: TypeAlias = tuple[BatchId, int]
+# What a hop gets over the network: from each hop of the stage before on another server.
+TransferKey: TypeAlias = tuple[BatchId, int, int]
 
 
 @dataclass(slots=True, eq=False)
@@ -43,25 +46,25 @@ class Instance:
     pool: LivePool
     server: ServerId
     card: NetworkCard
-    timeline: Timeline[BatchId] = field(default_factory=Timeline)
+    timeline: Timeline[HopKey] = field(default_factory=Timeline)
     next_sequence: int = 0
     settled_us: Micros = -1
 
-    def book(self, batch: BatchId, start_us: Micros, end_us: Micros) -> int:
+    def book(self, key: HopKey, start_us: Micros, end_us: Micros) -> int:
         """Book an interval after all others; return its place in the order booked here."""
-        self.timeline.book(batch, start_us, end_us)
+        self.timeline.book(key, start_us, end_us)
         self.pool.settle(self)
         self.next_sequence += 1
         return self.next_sequence - 1
 
-    def finish(self, batch: BatchId, at_us: Micros) -> bool:
-        """Correct the booking of one batch, which ended then; return whether that moved others."""
-        self.timeline.finish(batch, at_us)
+    def finish(self, key: HopKey, at_us: Micros) -> bool:
+        """Correct the booking of one hop, which ended then; return whether that moved others."""
+        self.timeline.finish(key, at_us)
         return self.pool.settle(self)
 
-    def release(self, batch: BatchId) -> None:
-        """Forget the booking of one batch, if it has one."""
-        self.timeline.release(batch)
+    def release(self, key: HopKey) -> None:
+        """Forget the booking of one hop, if it has one."""
+        self.timeline.release(key)
         self.pool.settle(self)
 
 
@@ -85,6 +88,14 @@ class LivePool:
     def latency_us(self, batch: int) -> Micros:
         """Return the latency expected of the stage at a batch size up to the planned one."""
         return self.estimator.latency_us(batch)
+
+    def work_us(self, size: int) -> Micros:
+        """Return what one instance takes for a batch of any size, part after part."""
+        if size <= self.plan.batch:
+            return self.latency_us(size)
+        parts, rest = divmod(size, self.plan.batch)
+        rest_us = self.latency_us(rest) if rest else 0
+        return parts * self.latency_us(self.plan.batch) + rest_us
 
     def rate(self) -> float:
         """Return samples per microsecond that its instances get through with planned batches."""
@@ -130,12 +141,16 @@ class LivePipeline:
     """A pipeline of the plan over live pools.
 
     Attributes:
-        batch: largest batch that every pool takes.
+        batch: largest batch launched: the largest planned in any of its pools, the others of
+            which run it in parts.
+        uncut: largest batch that every pool takes at once.
     """
 
     plan: Pipeline
     pools: tuple[LivePool, ...]
     batch: int
+    uncut: int
+    _cuts: dict[int, Cuts] = field(default_factory=dict)
 
     @property
     def id(self) -> PipelineId:
@@ -146,9 +161,16 @@ class LivePipeline:
         """Return the throughput at a batch size, as a part of that at the planned one."""
         return self._rate(size) / self._rate(self.batch)
 
+    def cuts(self, size: int) -> Cuts:
+        """Return the parts that a batch of `size` is run in."""
+        found = self._cuts.get(size)
+        if found is None:
+            found = self._cuts[size] = cut(size, [pool.plan.batch for pool in self.pools])
+        return found
+
     def _rate(self, size: int) -> float:
         """Return samples per microsecond that the slowest pool gets through."""
-        return min(len(pool.instances) * size / pool.latency_us(size) for pool in self.pools)
+        return min(len(pool.instances) * size / pool.work_us(size) for pool in self.pools)
 
     def has_route(self) -> bool:
         """Return whether each pool has an instance."""
@@ -165,7 +187,8 @@ def live_pipelines(plan: ModelPlan) -> tuple[dict[PoolId, LivePool], tuple[LiveP
 
 def _live(pipeline: Pipeline, pools: Mapping[PoolId, LivePool]) -> LivePipeline:
     chosen = tuple(pools[each] for each in pipeline.pools)
-    return LivePipeline(pipeline, chosen, min(pool.plan.batch for pool in chosen))
+    batches = [pool.plan.batch for pool in chosen]
+    return LivePipeline(pipeline, chosen, max(batches), min(batches))
 
 
 def capacity(pipelines: Sequence[LivePipeline]) -> float:
@@ -180,19 +203,3 @@ def capacity(pipelines: Sequence[LivePipeline]) -> float:
         for at in range(length)
     ]
     return min((sum(pool.rate() for pool in each.values()) for each in positions), default=0.0)
-
-
-def check_batches(plan: Plan) -> None:
-    """Check that no pipeline changes its batch on the way: batches are booked as a whole.
-
-    Raises:
-        InvalidPlan: the pools of a pipeline differ in batch.
-    """
-    for model in plan.models:
-        for pipeline in model.pipelines:
-            batches = [model.pool(each).batch for each in pipeline.pools]
-            if len(set(batches)) > 1:
-                place = f"pipeline {pipeline.id} of model {model.model}"
-                expected = "the same batch in each of its pools (plan without `rebatch`)"
-                found = f"batches {', '.join(map(str, batches))}"
-                raise InvalidPlan("plan", place, expected, found)

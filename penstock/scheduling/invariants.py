@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from penstock.domain.errors import InvariantViolation
 from penstock.scheduling.dispatcher import Dispatcher
+from penstock.scheduling.flights import Flight
 
 
 def validate(dispatcher: Dispatcher) -> None:
@@ -47,17 +48,20 @@ def _check_timelines(dispatcher: Dispatcher) -> None:
     """Bookings do not overlap, and each belongs to a flight."""
     for instance in dispatcher._instances.values():
         bookings = instance.timeline.bookings()
-        for (_, before), (batch, after) in pairwise(bookings.items()):
+        for (_, before), ((batch, _), after) in pairwise(bookings.items()):
             if after.start_us < before.end_us:
                 raise InvariantViolation(f"{instance.id}: batch {batch} is double booked")
-        for batch in bookings:
+        for batch, place in bookings:
             if batch not in dispatcher._flights:
                 raise InvariantViolation(f"{instance.id}: batch {batch} is booked, not flying")
+            if dispatcher._flights[batch].instances[place] is not instance:
+                raise InvariantViolation(f"{instance.id}: hop {place} of {batch} is elsewhere")
 
 
 def _check_flights(dispatcher: Dispatcher) -> None:
-    """A flight's requests know it, and its instances are ready ones."""
+    """A flight's requests know it, its instances are ready ones, and its parts are all of it."""
     for batch, flight in dispatcher._flights.items():
+        _check_parts(flight)
         for piece in flight.slices:
             open_request = dispatcher._requests.get(piece.request)
             if open_request is not None and batch not in open_request.batches:
@@ -65,3 +69,14 @@ def _check_flights(dispatcher: Dispatcher) -> None:
         for instance in flight.pending_instances():
             if instance not in dispatcher._instances:
                 raise InvariantViolation(f"batch {batch} flies to {instance}, which is gone")
+
+
+def _check_parts(flight: Flight) -> None:
+    """Each stage that a flight passes takes each of its rows once, in order."""
+    covered: dict[int, int] = {}
+    for part, instance in zip(flight.parts, flight.instances, strict=bool(flight.parts)):
+        if part.first != covered.get(part.stage, 0) or part.count > instance.pool.plan.batch:
+            raise InvariantViolation(f"batch {flight.batch}: {part} does not fit its stage")
+        covered[part.stage] = part.end
+    if any(end != flight.size for end in covered.values()):
+        raise InvariantViolation(f"batch {flight.batch}: {covered} of {flight.size} rows run")

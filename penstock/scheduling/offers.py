@@ -5,6 +5,8 @@ earliest completion, where a stage waits for its instance, and a transfer for th
 the receiver's network card. One thing is added: an instance whose server has no time to send the
 batch on is not the first to be done with it. The first idle one may sit behind a busy card, and
 everything queued would wait for it while others idle.
+
+A batch that some stage takes in parts is offered by `penstock.scheduling.part_offers`.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ from typing import NamedTuple, NoReturn, TypeAlias
 from penstock.domain.errors import InvariantViolation
 from penstock.domain.ids import BatchId
 from penstock.domain.units import Micros
-from penstock.scheduling.effects import Hop
+from penstock.scheduling.effects import Hop, PartHop
 from penstock.scheduling.instances import Instance, LivePipeline, LivePool
 from penstock.scheduling.lanes import gap_in_both
+from penstock.scheduling.part_offers import OfferedPart, book_parts, offer_parts, shortened
 
 Transfer: TypeAlias = tuple[Micros, Micros] | None
 Entry: TypeAlias = tuple[Micros, int, Instance]
@@ -45,6 +48,8 @@ class Offer(NamedTuple):
     """What a batch of `size` would get if it left now.
 
     Attributes:
+        hops: one for each stage; or, if some stage has to cut the batch, one for each part of
+            each stage.
         completion_us: instant the answer is back at the frontend.
         work_us: time until then that is compute, transfer or hand-over.
         queueing_us: the rest of it.
@@ -53,7 +58,7 @@ class Offer(NamedTuple):
 
     pipeline: LivePipeline
     size: int
-    hops: tuple[OfferedHop, ...]
+    hops: tuple[OfferedHop | OfferedPart, ...]
     completion_us: Micros
     work_us: Micros
     queueing_us: Micros
@@ -69,6 +74,8 @@ def make_offer(pipeline: LivePipeline, size: int, now_us: Micros, hop_us: Micros
         now_us: the batch would leave now.
         hop_us: fixed cost of each hand-over.
     """
+    if size > pipeline.uncut:
+        return _in_parts(pipeline, size, now_us, hop_us)
     pools = pipeline.pools
     wires_us = [size * each.us_per_sample for each in pipeline.plan.transfers]
     wires_us.append(0)  # the answer's way back is part of the hand-over
@@ -90,22 +97,54 @@ def make_offer(pipeline: LivePipeline, size: int, now_us: Micros, hop_us: Micros
     return Offer(pipeline, size, tuple(hops), completion_us, work_us, queueing_us, idle_us)
 
 
-def book_offer(offer: Offer, batch: BatchId, now_us: Micros) -> tuple[Hop, ...]:
+def book_offer(offer: Offer, batch: BatchId, now_us: Micros) -> tuple[Hop | PartHop, ...]:
     """Book every instance and network card of an offer made at this very instant."""
-    route: list[Hop] = []
+    route: list[Hop | PartHop] = []
     sender: Instance | None = None
     for stage, hop in enumerate(offer.hops):
+        if isinstance(hop, OfferedPart):
+            return book_parts(parts_of(offer), batch, now_us)
         instance = hop.instance
         if hop.transfer_us is not None and sender is not None:
             for lane in (sender.card.up, instance.card.down):
                 lane.expire(now_us)
-                lane.book((batch, stage), *hop.transfer_us)
-        sequence = instance.book(batch, hop.start_us, hop.end_us)
+                lane.book((batch, stage, stage - 1), *hop.transfer_us)
+        sequence = instance.book((batch, stage), hop.start_us, hop.end_us)
         route.append(
             Hop(instance=instance.id, start_us=hop.start_us, end_us=hop.end_us, sequence=sequence)
         )
         sender = instance
     return tuple(route)
+
+
+def parts_of(offer: Offer) -> tuple[OfferedPart, ...]:
+    """Return the parts of an offer; none if its batch is not cut."""
+    return tuple(hop for hop in offer.hops if isinstance(hop, OfferedPart))
+
+
+def transfers_of(offer: Offer) -> tuple[tuple[int, int], ...]:
+    """Return between which hops of an offer rows cross the network, sender first."""
+    found: list[tuple[int, int]] = []
+    for place, hop in enumerate(offer.hops):
+        if isinstance(hop, OfferedPart):
+            found += [(each.place, place) for each in hop.transfers]
+        elif hop.transfer_us is not None:
+            found.append((place - 1, place))
+    return tuple(found)
+
+
+def shorten(offer: Offer, size: int) -> Offer:
+    """Return the offer for a batch that turned out smaller, at the same times."""
+    if size == offer.size or not isinstance(offer.hops[0], OfferedPart):
+        return offer
+    return offer._replace(size=size, hops=shortened(parts_of(offer), size))
+
+
+def _in_parts(pipeline: LivePipeline, size: int, now_us: Micros, hop_us: Micros) -> Offer:
+    hops, completion_us, work_us = offer_parts(pipeline, size, now_us, hop_us)
+    queueing_us = completion_us - now_us - work_us
+    idle_us = min(hop.start_us for hop in hops) - now_us - hop_us
+    return Offer(pipeline, size, hops, completion_us, work_us, queueing_us, idle_us)
 
 
 def _earliest(

@@ -1,6 +1,9 @@
 """The machine of one stage instance: runs batches one at a time, in the order they were booked.
 
-Knows nothing of tensors, links or devices: its driver receives, computes and sends.
+Where the stages of a pipeline differ in batch size an instance runs parts of batches, perhaps
+several of one, and the rows of a part may come from several senders. A part is then what a batch
+is here; its batch and the place of its hop in the route name it. Knows nothing of tensors, links
+or devices: its driver receives, computes and sends.
 """
 
 from __future__ import annotations
@@ -12,24 +15,32 @@ from typing import TypeAlias, assert_never
 from penstock.domain.ids import BatchId
 from penstock.domain.units import Micros
 
-# A cancelled batch that never arrives would be remembered for ever; this many are enough.
+# What is cancelled may have rows on the way, or none; of so many we remember it.
 _REMEMBERED_CANCELLATIONS = 1024
+
+_Key: TypeAlias = tuple[BatchId, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchArrived:
-    """A batch's tensors are here.
+    """A batch's tensors are here, or some rows of a part.
 
     Attributes:
         sequence: place in the order booked on this instance, from 0 without gaps.
         start_us: booked start, on the local clock.
         abandon_us: from then on nobody waits for it.
+        place: of the part's hop in the route; 0 for a whole batch.
+        rows: that came now, none of them before.
+        of_rows: that there have to be.
     """
 
     batch: BatchId
     sequence: int
     start_us: Micros
     abandon_us: Micros
+    place: int = 0
+    rows: int = 1
+    of_rows: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +48,12 @@ class ComputeFinished:
     """The running batch is done, well or not."""
 
     batch: BatchId
+    place: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class BatchCancelled:
-    """Nobody waits for this batch any more."""
+    """Nobody waits for this batch any more, nor for any part of it."""
 
     batch: BatchId
 
@@ -66,6 +78,7 @@ class Compute:
     """Start this batch now; nothing else is running."""
 
     batch: BatchId
+    place: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +87,7 @@ class Abandon:
 
     batch: BatchId
     reason: AbandonReason
+    place: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,21 +100,32 @@ class RunnerWakeAt:
 RunnerEffect: TypeAlias = Compute | Abandon | RunnerWakeAt
 
 
+@dataclass(slots=True, eq=False)
+class _Incomplete:
+    """A part that lacks rows; `last` is what came last of it."""
+
+    last: BatchArrived
+    missing: int
+
+
 class StageRunner:
     """Runs batches of one instance.
 
     A batch that is next in the booked order starts as soon as the instance is idle. If an
     earlier one is still on its way, a later one waits for its own booked start and then goes
-    first: the missing batch may never come.
+    first: the missing batch may never come. Nor may the missing rows of a part: what has come of it
+    is forgotten once nobody waits for it.
 
     Invariants: at most one batch runs; no batch is both waiting and running.
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[BatchId, BatchArrived] = {}
-        self._running: BatchId | None = None
+        self._incomplete: dict[_Key, _Incomplete] = {}
+        self._waiting: dict[_Key, BatchArrived] = {}
+        self._running: _Key | None = None
         self._next_sequence = 0
         self._cancelled: dict[BatchId, None] = {}
+        self._armed_us: Micros | None = None
 
     def handle(self, now_us: Micros, event: RunnerEvent) -> list[RunnerEffect]:
         """Take one event; the driver performs the effects in order."""
@@ -108,53 +133,83 @@ class StageRunner:
         match event:
             case BatchArrived():
                 self._arrive(event, effects)
-            case ComputeFinished(batch):
-                if batch == self._running:
+            case ComputeFinished(batch, place):
+                if (batch, place) == self._running:
                     self._running = None
             case BatchCancelled(batch):
                 self._cancel(batch, effects)
             case RunnerWakeUp():
-                pass
+                self._armed_us = None
             case _:
                 assert_never(event)
-        self._start_next(now_us, effects)
+        wake_us = self._start_next(now_us, effects)
+        if self._incomplete:
+            wake_us = self._watch_incomplete(now_us, wake_us, effects)
+        if wake_us is not None:
+            self._armed_us = wake_us
+            effects.append(RunnerWakeAt(wake_us))
         return effects
 
     def _arrive(self, event: BatchArrived, effects: list[RunnerEffect]) -> None:
         if event.batch in self._cancelled:
-            del self._cancelled[event.batch]
             self._pass_over(event)
-            effects.append(Abandon(event.batch, AbandonReason.CANCELLED))
+            effects.append(Abandon(event.batch, AbandonReason.CANCELLED, event.place))
             return
-        self._waiting[event.batch] = event
+        key = (event.batch, event.place)
+        known = self._incomplete.pop(key, None)
+        missing = (known.missing if known else event.of_rows) - event.rows
+        if missing > 0:
+            self._incomplete[key] = _Incomplete(event, missing)
+        else:
+            self._waiting[key] = event
 
     def _cancel(self, batch: BatchId, effects: list[RunnerEffect]) -> None:
-        waiting = self._waiting.pop(batch, None)
-        if waiting is not None:
-            self._pass_over(waiting)
-            effects.append(Abandon(batch, AbandonReason.CANCELLED))
-        elif batch != self._running:
-            self._cancelled[batch] = None
-            if len(self._cancelled) > _REMEMBERED_CANCELLATIONS:
-                del self._cancelled[next(iter(self._cancelled))]
+        for key in [each for each in self._waiting if each[0] == batch]:
+            self._give_up(self._waiting.pop(key), AbandonReason.CANCELLED, effects)
+        for key in [each for each in self._incomplete if each[0] == batch]:
+            self._give_up(self._incomplete.pop(key).last, AbandonReason.CANCELLED, effects)
+        self._cancelled[batch] = None
+        if len(self._cancelled) > _REMEMBERED_CANCELLATIONS:
+            del self._cancelled[next(iter(self._cancelled))]
 
-    def _start_next(self, now_us: Micros, effects: list[RunnerEffect]) -> None:
+    def _start_next(self, now_us: Micros, effects: list[RunnerEffect]) -> Micros | None:
+        """Start what is next, if it may; return when to look again if only time is missing."""
         if self._running is not None:
-            return
+            return None
         for late in [each for each in self._waiting.values() if each.abandon_us <= now_us]:
-            del self._waiting[late.batch]
-            self._pass_over(late)
-            effects.append(Abandon(late.batch, AbandonReason.LATE))
+            del self._waiting[late.batch, late.place]
+            self._give_up(late, AbandonReason.LATE, effects)
         if not self._waiting:
-            return
+            return None
         first = min(self._waiting.values(), key=lambda each: each.sequence)
         if first.sequence > self._next_sequence and first.start_us > now_us:
-            effects.append(RunnerWakeAt(first.start_us))
-            return
-        del self._waiting[first.batch]
+            return first.start_us
+        self._running = (first.batch, first.place)
+        del self._waiting[self._running]
         self._pass_over(first)
-        self._running = first.batch
-        effects.append(Compute(first.batch))
+        effects.append(Compute(first.batch, first.place))
+        return None
+
+    def _watch_incomplete(
+        self, now_us: Micros, wake_us: Micros | None, effects: list[RunnerEffect]
+    ) -> Micros | None:
+        """Give up parts whose rows come too late; return when to look again, unless that is set."""
+        for late in [each.last for each in self._incomplete.values()]:
+            if late.abandon_us <= now_us:
+                del self._incomplete[late.batch, late.place]
+                self._give_up(late, AbandonReason.LATE, effects)
+        if not self._incomplete:
+            return wake_us
+        late_us = min(each.last.abandon_us for each in self._incomplete.values())
+        if wake_us is not None:
+            return min(wake_us, late_us)
+        return None if self._armed_us == late_us else late_us
+
+    def _give_up(
+        self, batch: BatchArrived, reason: AbandonReason, effects: list[RunnerEffect]
+    ) -> None:
+        self._pass_over(batch)
+        effects.append(Abandon(batch.batch, reason, batch.place))
 
     def _pass_over(self, batch: BatchArrived) -> None:
         self._next_sequence = max(self._next_sequence, batch.sequence + 1)

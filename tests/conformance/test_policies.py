@@ -15,6 +15,7 @@ from penstock.policies import BATCHING, ROUTING
 from simulator.simulate import Scenario, Simulation, simulate_plan
 from tests.support.builders import MODEL, a_model_plan, a_plan, a_pool
 from tests.support.driving import linear
+from tests.support.uneven import an_uneven_plan
 
 SPAN_US = 20_000_000
 
@@ -47,6 +48,15 @@ def two_classes() -> Plan:
     return a_plan(replace(model, pipelines=pipelines))
 
 
+def uneven() -> Plan:
+    """Batches of 4, split into 2 and gathered again: 4 samples in 20 ms, 2 in 14 ms."""
+    plan = an_uneven_plan(
+        (4, 2, 4), (1, 2, 1), transfer_us=200, hop_us=200, each_us=3_000, batch_build_us=10_000
+    )
+    model = replace(plan.models[0], throughput_rps=200.0)
+    return replace(plan, models=(model,))
+
+
 def at_load(
     plan: Plan, load: float, batching: str, routing: str = "least-queueing", jitter: float = 0.0
 ) -> Simulation:
@@ -56,7 +66,9 @@ def at_load(
     return simulate_plan(plan, arrivals, SPAN_US, scenario)
 
 
-@pytest.mark.parametrize("plan", [one_stage(), two_stages()], ids=["one-stage", "two-stages"])
+@pytest.mark.parametrize(
+    "plan", [one_stage(), two_stages(), uneven()], ids=["one-stage", "two-stages", "uneven"]
+)
 @pytest.mark.parametrize("batching", sorted(BATCHING))
 def test_half_the_planned_load_is_met(batching: str, plan: Plan) -> None:
     assert at_load(plan, 0.5, batching).summary().attainment > 0.99

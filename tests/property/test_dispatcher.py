@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import product
 
 import hypothesis.strategies as st
 import pytest
@@ -25,6 +26,7 @@ from penstock.scheduling.effects import (
     CompleteRequest,
     DropRequest,
     Effect,
+    PartHop,
     RunBatch,
     WakeAt,
 )
@@ -47,6 +49,19 @@ from tests.support.builders import a_model_plan, a_plan, a_pool, a_request, all_
 PUNCTUAL = ("reservation", "nexus", "proteus")
 
 
+def gathers_and_splits(batches: tuple[int, ...]) -> bool:
+    """Whether each batch divides the largest before it, or is a multiple of it."""
+    largest = 1
+    for batch in batches:
+        if largest % batch and batch % largest:
+            return False
+        largest = max(largest, batch)
+    return True
+
+
+UNEVEN = [each for each in product((1, 2, 3, 4, 6), repeat=3) if gathers_and_splits(each)]
+
+
 class DispatcherMachine(RuleBasedStateMachine):
     """A world that knows nothing but the dispatcher's effects, and answers as it likes."""
 
@@ -54,7 +69,10 @@ class DispatcherMachine(RuleBasedStateMachine):
     routing = "least-queueing"
 
     @initialize(
-        batch=st.integers(1, 4),
+        batches=st.one_of(
+            st.integers(1, 4).map(lambda batch: (batch,) * 3),
+            st.sampled_from(UNEVEN),
+        ),
         pools=st.lists(st.integers(1, 3), min_size=1, max_size=3),
         pipelines=st.integers(1, 2),
         transfer_us=st.sampled_from([0, 700]),
@@ -64,7 +82,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     )
     def start(
         self,
-        batch: int,
+        batches: tuple[int, ...],
         pools: list[int],
         pipelines: int,
         transfer_us: int,
@@ -72,14 +90,14 @@ class DispatcherMachine(RuleBasedStateMachine):
         hop_us: int,
         build_us: int,
     ) -> None:
-        latencies = [8_000 + 2_000 * size for size in range(batch)]
+        self.batches = batches[: len(pools)]
         routes = [
             [
                 a_pool(
                     f"{line}.{stage}",
                     position=stage,
                     blocks=(stage, stage + 1),
-                    latencies_us=latencies,
+                    latencies_us=[8_000 + 2_000 * size for size in range(batches[stage])],
                     instances=count,
                     share=Fraction(1),
                 )
@@ -130,11 +148,8 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     def take_batch(self, effect: RunBatch) -> None:
         samples = sum(each.count for each in effect.slices)
-        assert 1 <= samples <= self.plan.models[0].pools[0].batch
-        ends = [hop.end_us for hop in effect.route]
-        starts = [hop.start_us for hop in effect.route]
-        assert starts[0] >= self.now_us
-        assert all(later >= earlier for earlier, later in zip(ends, starts[1:], strict=False))
+        assert 1 <= samples <= max(self.batches)
+        self.check_route(effect, samples)
         assert {hop.instance for hop in effect.route} <= set(self.up)
         for each in effect.slices:
             request = self.open[each.request]
@@ -143,6 +158,25 @@ class DispatcherMachine(RuleBasedStateMachine):
                 assert effect.completion_us <= request.deadline_us
         assert effect.batch not in self.flying
         self.flying[effect.batch] = effect
+
+    def check_route(self, effect: RunBatch, samples: int) -> None:
+        """Each stage takes every row once, when the rows are there, no more than its batch."""
+        came_us = dict.fromkeys(range(samples), self.now_us)
+        for stage, batch in enumerate(self.batches):
+            left_us: dict[int, int] = {}
+            for place, hop in enumerate(effect.route):
+                at, rows = stage, range(samples)
+                if isinstance(hop, PartHop):
+                    at, rows = hop.stage, range(hop.first, hop.first + hop.count)
+                elif place != stage:
+                    continue
+                if at == stage:
+                    assert 1 <= len(rows) <= batch
+                    assert not left_us.keys() & set(rows)
+                    assert hop.start_us >= max(came_us[row] for row in rows)
+                    left_us |= dict.fromkeys(rows, hop.end_us)
+            assert left_us.keys() == came_us.keys()
+            came_us = left_us
 
     def end(self, request: RequestId, how: object) -> None:
         assert request not in self.ended, "a request ended twice"

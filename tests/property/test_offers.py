@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 
 from penstock.domain.ids import BatchId, InstanceId, ServerId
 from penstock.domain.units import Micros
-from penstock.scheduling.instances import Instance, LivePipeline, NetworkCard, live_pipelines
+from penstock.scheduling.instances import (
+    HopKey,
+    Instance,
+    LivePipeline,
+    NetworkCard,
+    live_pipelines,
+)
 from penstock.scheduling.lanes import gap_in_both
 from penstock.scheduling.offers import Offer, book_offer, make_offer
 from tests.support.builders import MODEL, a_model_plan, a_pool
@@ -69,7 +75,7 @@ def test_every_stage_is_done_as_early_as_any_instance_allows(
 ) -> None:
     pipeline = fleet(sizes, servers, transfer_us)
     now_us = 0
-    flying: list[tuple[BatchId, Instance]] = []
+    flying: list[tuple[HopKey, Instance]] = []
     for number, (what, by_us, pick) in enumerate(steps):
         if what == "wait":
             now_us += by_us
@@ -82,14 +88,14 @@ def test_every_stage_is_done_as_early_as_any_instance_allows(
                 assert done_us == earliest_done(offer, stage, now_us)
             batch = BatchId(number)
             book_offer(offer, batch, now_us)
-            flying += [(batch, hop.instance) for hop in offer.hops]
+            flying += [((batch, stage), hop.instance) for stage, hop in enumerate(offer.hops)]
         elif what == "lose":
             pool = pipeline.pools[pick % 2]
             if len(pool.instances) > 1:
                 pool.leave(list(pool.instances.values())[pick % len(pool.instances)])
         elif flying:
-            batch, instance = flying.pop(pick % len(flying))
+            key, instance = flying.pop(pick % len(flying))
             if what == "finish":
-                instance.finish(batch, now_us)
+                instance.finish(key, now_us)
             else:
-                instance.release(batch)
+                instance.release(key)

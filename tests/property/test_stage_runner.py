@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import hypothesis.strategies as st
 from hypothesis import given
 
@@ -18,6 +20,8 @@ from penstock.scheduling.stage_runner import (
     RunnerWakeUp,
     StageRunner,
 )
+
+Key: TypeAlias = tuple[BatchId, int]
 
 
 @st.composite
@@ -43,9 +47,9 @@ class World:
         self.runner = StageRunner()
         self.compute_us = compute_us
         self.todo: list[tuple[int, int, RunnerEvent]] = []
-        self.running: BatchId | None = None
-        self.ran: dict[BatchId, int] = {}
-        self.abandoned: dict[BatchId, tuple[int, AbandonReason]] = {}
+        self.running: Key | None = None
+        self.ran: dict[Key, int] = {}
+        self.abandoned: dict[Key, tuple[int, AbandonReason]] = {}
 
     def at(self, at_us: int, event: RunnerEvent) -> None:
         self.todo.append((at_us, len(self.todo), event))
@@ -64,17 +68,16 @@ class World:
 
     def take(self, now_us: int, effect: Compute | Abandon | RunnerWakeAt) -> None:
         match effect:
-            case Compute(batch):
+            case Compute(batch, place):
                 assert self.running is None
-                assert batch not in self.ran
-                assert batch not in self.abandoned
-                self.running = batch
-                self.ran[batch] = now_us
-                self.at(now_us + self.compute_us, ComputeFinished(batch))
-            case Abandon(batch, reason):
-                assert batch not in self.ran
-                assert batch not in self.abandoned
-                self.abandoned[batch] = (now_us, reason)
+                assert (batch, place) not in self.ran
+                assert (batch, place) not in self.abandoned
+                self.running = (batch, place)
+                self.ran[batch, place] = now_us
+                self.at(now_us + self.compute_us, ComputeFinished(batch, place))
+            case Abandon(batch, reason, place):
+                assert (batch, place) not in self.ran
+                self.abandoned[batch, place] = (now_us, reason)
             case RunnerWakeAt(at_us):
                 assert at_us > now_us
                 self.at(at_us, RunnerWakeUp())
@@ -91,13 +94,50 @@ def test_each_batch_runs_or_is_abandoned_exactly_once(
             world.at(cancelled_us, BatchCancelled(batch.batch))
     world.run()
     by_id = {batch.batch: (batch, cancelled_us) for _, batch, cancelled_us in batches}
-    assert set(world.ran) | set(world.abandoned) == set(by_id)
-    for batch_id, started_us in world.ran.items():
+    assert {batch for batch, _ in [*world.ran, *world.abandoned]} == set(by_id)
+    assert not world.ran.keys() & world.abandoned.keys()
+    for (batch_id, _), started_us in world.ran.items():
         assert started_us < by_id[batch_id][0].abandon_us
-    for batch_id, (at_us, reason) in world.abandoned.items():
+    for (batch_id, _), (at_us, reason) in world.abandoned.items():
         batch, cancelled_us = by_id[batch_id]
         if reason is AbandonReason.LATE:
             assert at_us >= batch.abandon_us
         else:
             assert cancelled_us is not None
             assert at_us >= cancelled_us
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 100), st.integers(1, 3)), min_size=1, max_size=8),
+    st.sets(st.integers(0, 7)),
+    st.integers(1, 40),
+    st.one_of(st.none(), st.integers(0, 120)),
+)
+def test_parts_run_once_when_complete_and_no_row_is_kept_for_ever(
+    parts: list[tuple[int, int]], lacking: set[int], compute_us: int, cancelled_us: int | None
+) -> None:
+    """All of one batch; row by row; of some the last row never comes."""
+    world = World(compute_us)
+    for place, (at_us, count) in enumerate(parts):
+        for row in range(count - (place in lacking)):
+            event = BatchArrived(
+                batch=BatchId(0),
+                sequence=place,
+                start_us=at_us,
+                abandon_us=500,
+                place=place,
+                of_rows=count,
+            )
+            world.at(at_us + 3 * row, event)
+    if cancelled_us is not None:
+        world.at(cancelled_us, BatchCancelled(BatchId(0)))
+    world.run()
+    came = {place for place, (_, count) in enumerate(parts) if count - (place in lacking)}
+    assert {place for _, place in [*world.ran, *world.abandoned]} == came
+    complete = came - lacking
+    if cancelled_us is None:
+        assert {place for _, place in world.ran} == complete
+        assert {at_us for at_us, _ in world.abandoned.values()} <= {500}
+    assert {place for _, place in world.ran} <= complete
+    assert not world.runner._incomplete
+    assert not world.runner._waiting

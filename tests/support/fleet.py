@@ -36,11 +36,14 @@ class FakePayloads:
 
     inputs: list[JoinedTensor] = field(default_factory=list)
     refusal: Exception | None = None
+    gathered: list[Sequence[Slice]] = field(default_factory=list)
     scattered: list[tuple[Tensor, ...]] = field(default_factory=list)
+    scattered_to: list[Sequence[Slice]] = field(default_factory=list)
     ended: list[CompleteRequest | DropRequest] = field(default_factory=list)
 
     def gather(self, slices: Sequence[Slice]) -> Sequence[JoinedTensor]:
         assert slices
+        self.gathered.append(slices)
         return self.inputs
 
     def scatter(self, slices: Sequence[Slice], tensors: Sequence[Tensor]) -> None:
@@ -48,6 +51,7 @@ class FakePayloads:
         if self.refusal is not None:
             raise self.refusal
         self.scattered.append(tuple(tensors))
+        self.scattered_to.append(slices)
 
     def finish(self, effect: CompleteRequest) -> None:
         self.ended.append(effect)

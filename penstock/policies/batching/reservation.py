@@ -103,4 +103,19 @@ class ReservationPolicy:
         last_us = outlook.now_us + limit_us - outlook.resize(offer, size).completion_us
         if outlook.load > self.calm * offer.pipeline.relative_rate(outlook.waiting):
             return last_us
-        return min(last_us, outlook.head.arrival_us + offer.pipeline.plan.batch_build_us)
+        return min(last_us, outlook.head.arrival_us + _build_us(outlook, offer))
+
+
+def _build_us(outlook: Outlook, offer: Offer) -> Micros:
+    """Return how long a batch may be gathered by the plan.
+
+    Where a stage runs it in parts, the plan takes it that early parts run while the last samples
+    are still awaited. They are launched together here, so what they take beyond the planned latency
+    is taken off.
+    """
+    pipeline = offer.pipeline
+    build_us = pipeline.plan.batch_build_us
+    if pipeline.uncut == pipeline.batch:
+        return build_us
+    work_us = outlook.resize(offer, pipeline.batch).work_us
+    return max(0, min(build_us, pipeline.plan.latency_us - work_us))

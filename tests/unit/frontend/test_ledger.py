@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from frontend.ledger import BatchRecord, Ledger, RequestRecord, StageRecord
 from frontend.statistics import Statistics
 from penstock.domain.ids import BatchId, InstanceId, PipelineId, RequestId
 from penstock.domain.requests import DropReason, Slice
-from penstock.scheduling.effects import CancelBatch, CompleteRequest, DropRequest, Hop, RunBatch
+from penstock.scheduling.effects import (
+    CancelBatch,
+    CompleteRequest,
+    DropRequest,
+    Hop,
+    PartHop,
+    RunBatch,
+)
 from penstock.scheduling.events import (
     BatchFinished,
     InstanceLost,
@@ -148,3 +155,33 @@ def test_statistics_add_up_what_the_ledger_writes() -> None:
         1_500,
     )
     assert set(tally.by_batch) == {3}
+
+
+def test_of_parts_that_compute_at_once_the_longest_counts() -> None:
+    notes = Notes()
+    ledger = a_ledger(notes)
+    parts = [("a/0", 0, 0), ("b/0", 1, 0), ("b/0", 1, 2)]
+    run = replace(
+        launch(0, Slice(RequestId(7), 0, 3)),
+        route=tuple(
+            PartHop(
+                instance=InstanceId(instance),
+                start_us=1_000,
+                end_us=2_000,
+                sequence=0,
+                stage=stage,
+                first=first,
+                count=1,
+            )
+            for instance, stage, first in parts
+        ),
+    )
+    ledger(100, RequestArrived(a_request(7, arrival_us=100, samples=3)), (run,))
+    ledger(3_000, stage(0, 1_500), ())
+    ledger(5_000, stage(2, 1_000), ())
+    ledger(5_500, stage(1, 2_000), ())
+    ledger(6_500, BatchFinished(BatchId(0)), (CompleteRequest(RequestId(7), True),))
+    assert notes.batches == [
+        BatchRecord(model=MODEL, samples=3, compute_us=3_500, handover_us=1_500)
+    ]
+    assert [each.pool for each in notes.stages] == ["a", "b", "b"]

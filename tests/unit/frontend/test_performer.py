@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest_asyncio
 
@@ -19,6 +19,7 @@ from penstock.scheduling.effects import (
     CompleteRequest,
     DropRequest,
     Hop,
+    PartHop,
     RunBatch,
     WakeAt,
 )
@@ -56,6 +57,11 @@ class World:
     def report(self, outcome: StageReport.Outcome, **fields: object) -> None:
         report = StageReport(batch_id=7, instance_id=FIRST, outcome=outcome, **fields)  # type: ignore[arg-type]
         self.performer.on_frame(FIRST, FrameHeader(report=report), [])
+
+    def part(self, first: int, count: int, batch: int = 7) -> None:
+        head = TensorHeader(name="y", datatype="UINT8", shape=[count], byte_size=count)
+        result = BatchResult(batch_id=batch, tensors=[head], first=first, count=count)
+        self.performer.on_frame(SECOND, FrameHeader(result=result), [memoryview(bytes(count))])
 
     def result(self, batch: int = 7, report: StageReport | None = None) -> None:
         head = TensorHeader(name="y", datatype="FP32", shape=[2, 1], byte_size=8)
@@ -103,6 +109,80 @@ def a_run(batch: int = 7) -> RunBatch:
         abandon_us=51_000,
         completion_us=5_000,
     )
+
+
+def a_cut_run() -> RunBatch:
+    """Five rows: in parts of 2, 2, 1 on the first stage, of 3 and 2 on the last."""
+    parts = [(0, 0, 2), (0, 2, 2), (0, 4, 1), (1, 0, 3), (1, 3, 2)]
+    return replace(
+        a_run(),
+        route=tuple(
+            PartHop(
+                instance=SECOND if stage else FIRST,
+                start_us=2_500,
+                end_us=4_000,
+                sequence=place,
+                stage=stage,
+                first=first,
+                count=count,
+            )
+            for place, (stage, first, count) in enumerate(parts)
+        ),
+        slices=(Slice(RequestId(5), 0, 3), Slice(RequestId(6), 4, 2)),
+    )
+
+
+async def test_the_parts_of_the_first_stage_leave_one_by_one(world: World) -> None:
+    await connected(world)
+    world.performer.perform(a_cut_run())
+    assert world.payloads.gathered == [
+        (Slice(RequestId(5), 0, 2),),
+        (Slice(RequestId(5), 2, 1), Slice(RequestId(6), 4, 1)),
+        (Slice(RequestId(6), 5, 1),),
+    ]
+    runs = [(await world.next_frame())[0].run_stage for _ in range(3)]
+    assert [(run.stage, run.samples, run.first, run.count) for run in runs] == [
+        (0, 5, 0, 2),
+        (1, 5, 2, 2),
+        (2, 5, 4, 1),
+    ]
+    assert [(hop.stage, hop.first, hop.count) for hop in runs[2].route] == [
+        *((0, 0, 2), (0, 2, 2), (0, 4, 1)),
+        *((1, 0, 3), (1, 3, 2)),
+    ]
+
+
+async def test_a_cut_batch_is_back_when_all_parts_are(world: World) -> None:
+    await connected(world)
+    world.performer.perform(a_cut_run())
+    world.part(3, 2)
+    world.part(3, 2)
+    assert world.inbox.events == []
+    world.part(0, 3)
+    assert world.inbox.events == [BatchFinished(BatchId(7))]
+    assert world.payloads.scattered_to == [
+        (Slice(RequestId(6), 4, 2),),
+        (Slice(RequestId(5), 0, 3),),
+    ]
+    world.part(0, 3)
+    assert world.inbox.events == [BatchFinished(BatchId(7))]
+
+
+async def test_of_a_cancelled_cut_batch_only_reports_are_told(world: World) -> None:
+    await connected(world)
+    world.performer.perform(a_cut_run())
+    world.performer.perform(CancelBatch(BatchId(7), (FIRST, SECOND)))
+    world.part(0, 3)
+    world.part(3, 2)
+    assert (world.inbox.events, world.payloads.scattered) == ([], [])
+
+
+async def test_a_part_that_cannot_be_sent_keeps_the_others_back(world: World) -> None:
+    await connected(world)
+    world.performer.disconnect(SECOND)
+    world.performer.perform(a_cut_run())
+    assert world.inbox.events == [InstanceLost(SECOND)]
+    assert world.payloads.gathered == []
 
 
 async def test_a_batch_leaves_with_its_route_as_durations(world: World) -> None:
@@ -156,6 +236,16 @@ async def test_a_cancelled_batch_reaches_no_request(world: World) -> None:
     world.result()
     assert world.payloads.scattered == []
     assert world.inbox.events == [BatchFinished(BatchId(7))]  # frees what is still booked
+
+
+async def test_a_sender_that_loses_an_instance_the_batch_has_left_fails_nothing(
+    world: World,
+) -> None:
+    (await connected(world)).performer.perform(a_run())
+    world.report(StageReport.DONE, stage=1)
+    world.report(StageReport.FAILED, stage=1, detail="link lost", retriable=True)
+    world.result()
+    assert [type(each) for each in world.inbox.events] == [StageFinished, BatchFinished]
 
 
 async def test_failures_say_whether_another_try_may_help(world: World) -> None:

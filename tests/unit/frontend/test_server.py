@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 import grpc
@@ -16,13 +15,12 @@ from grpc_reflection.v1alpha import (
     reflection_pb2_grpc,
 )
 
-from frontend.catalogue import Catalogue
 from frontend.server import SERVICE
-from penstock.domain.errors import InvalidPlan, PenstockError, UnknownName
+from penstock.domain.errors import PenstockError, UnknownName
 from penstock.scheduling.events import Event
 from protos import inference_pb2 as pb
 from protos.inference_pb2_grpc import GRPCInferenceServiceStub
-from tests.support.frontends import Running, a_catalogue, a_running_frontend, eventually
+from tests.support.frontends import Running, a_running_frontend, eventually
 from tests.support.messages import echo_request
 
 Stub: TypeAlias = Any  # generated without types
@@ -227,16 +225,6 @@ async def test_a_taken_port_is_told_in_one_line() -> None:
 async def test_an_unknown_policy_is_told_with_those_there_are() -> None:
     with pytest.raises(UnknownName, match="reservation"):
         async with a_running_frontend(policy="best"):
-            pass
-
-
-async def test_a_plan_that_changes_its_batch_on_the_way_is_refused_at_the_start() -> None:
-    (model, *_) = a_catalogue()
-    first, last = model.plan.pools
-    narrow = replace(last, batch=1, latency_us_by_batch=last.latency_us_by_batch[:1])
-    uneven = replace(model, plan=replace(model.plan, pools=(first, narrow)))
-    with pytest.raises(InvalidPlan, match=r"pipeline echo\.0 .*plan without `rebatch`"):
-        async with a_running_frontend(Catalogue([uneven])):
             pass
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from penstock.domain.ids import BatchId
 from penstock.domain.plan import Plan
@@ -17,6 +18,7 @@ from penstock.scheduling.events import PlanApplied, RequestArrived, StageFinishe
 from penstock.scheduling.ports import BatchingPolicy, RoutingPolicy
 from tests.support.builders import a_model_plan, a_plan, a_pool, a_request, all_joined
 from tests.support.driving import Drive
+from tests.support.uneven import an_uneven_plan
 
 
 def ready(
@@ -144,3 +146,16 @@ def test_fixed_counts_its_timeout_from_the_oldest_not_from_the_most_urgent() -> 
     arrive(dispatcher, 0, 0)
     assert WakeAt(5_000) not in arrive(dispatcher, 3_000, 1, slo_us=50_000)
     assert sizes(dispatcher.handle(5_000, WakeUp())) == [2]
+
+
+def test_reservation_gathers_no_longer_than_what_it_does_in_parts_leaves() -> None:
+    # The plan promises 80 ms, 60 of them for gathering. Two parts of 12 ms, one after the other,
+    # and 16 ms for the whole leave 40.
+    plan = an_uneven_plan((2, 4), (1, 1), fixed_us=8_000, each_us=2_000, batch_build_us=60_000)
+    (model,) = plan.models
+    promised = tuple(replace(each, latency_us=80_000) for each in model.pipelines)
+    plan = replace(plan, models=(replace(model, pipelines=promised),))
+    drive = Drive(plan, lambda: ReservationPolicy(unproven=0.0, bind_lead=0.0))
+    drive.arrive(0, slo_us=200_000)
+    drive.until(150_000)
+    assert drive.launches == [(40_000, 1)]

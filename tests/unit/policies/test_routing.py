@@ -6,17 +6,20 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
-from penstock.domain.ids import PoolId
+from penstock.domain.ids import BatchId, PoolId
 from penstock.domain.plan import Plan
 from penstock.policies.batching.fixed import FixedPolicy
 from penstock.policies.batching.nexus import NexusPolicy
 from penstock.policies.draws import distinct
 from penstock.policies.routing.power_of_two import PowerOfTwo
+from penstock.policies.routing.queue_length import queue_length
 from penstock.policies.routing.round_robin import RoundRobin
 from penstock.policies.routing.shortest_queue import JoinShortestQueue
+from penstock.scheduling.offers import book_offer, make_offer
 from penstock.scheduling.ports import RoutingPolicy
 from tests.support.builders import a_model_plan, a_plan, a_pool
 from tests.support.driving import Drive
+from tests.support.uneven import an_uneven_pipeline
 
 
 def lines(*latencies_us: int, batch: int = 1, rates: tuple[float, ...] = ()) -> Plan:
@@ -83,6 +86,14 @@ def test_the_shortest_queue_counts_batches_and_not_their_time() -> None:
         ((12_000, 1), "m.0"),
         ((22_000, 1), "m.0"),
     ]
+
+
+def test_of_parts_that_run_side_by_side_the_longest_queue_counts() -> None:
+    pipeline = an_uneven_pipeline((4, 2), (1, 2))
+    book_offer(make_offer(pipeline, 2, 0, 0), BatchId(0), 0)  # on the first of the second stage
+    book_offer(make_offer(pipeline, 2, 0, 0), BatchId(1), 0)  # on the other
+    book_offer(make_offer(pipeline, 2, 0, 0), BatchId(2), 0)  # on the first again
+    assert queue_length(make_offer(pipeline, 4, 0, 0)) == 3 + 2
 
 
 def test_two_choices_of_two_join_the_shortest_queue() -> None:

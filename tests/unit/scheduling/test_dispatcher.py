@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from penstock.domain.errors import InvalidPlan, InvariantViolation
+from penstock.domain.errors import InvariantViolation
 from penstock.domain.ids import BatchId, InstanceId, ModelName, RequestId
 from penstock.domain.plan import Plan
 from penstock.domain.requests import DropReason, Slice
@@ -18,6 +18,7 @@ from penstock.scheduling.effects import (
     CompleteRequest,
     DropRequest,
     Effect,
+    PartHop,
     RunBatch,
     WakeAt,
 )
@@ -35,6 +36,7 @@ from penstock.scheduling.events import (
 )
 from penstock.scheduling.invariants import validate
 from tests.support.builders import a_model_plan, a_plan, a_pool, a_request, all_joined
+from tests.support.uneven import an_uneven_plan
 
 LATENCIES_US = (10_000, 12_000, 14_000, 16_000)
 
@@ -302,21 +304,57 @@ def test_a_replaced_plan_keeps_requests_and_books_them_anew() -> None:
     assert run.batch == BatchId(1)
 
 
-def test_a_plan_that_changes_its_batch_on_the_way_is_refused_and_changes_nothing() -> None:
-    bench = Bench()
-    bench.arrive(0, 0)
-    first = a_pool("a", latencies_us=(10_000, 11_000))
-    last = a_pool("b", position=1, blocks=(1, 2), latencies_us=(10_000,))
-    other = a_plan(a_model_plan([a_pool("c")], (first, last), model=ModelName("other")))
-    with pytest.raises(InvalidPlan) as caught:
-        bench.dispatcher.handle(1, PlanApplied(other))
-    assert str(caught.value) == (
-        "plan: pipeline other.1 of model other: expected the same batch in each of its pools "
-        "(plan without `rebatch`), found batches 2, 1"
+def parts(run: RunBatch) -> list[tuple[int, int, int]]:
+    return [(hop.stage, hop.first, hop.count) for hop in run.route if isinstance(hop, PartHop)]
+
+
+def test_a_batch_is_as_large_as_the_largest_stage_and_cut_for_the_others() -> None:
+    bench = Bench(an_uneven_plan((4, 2), (1, 2)))
+    (run,) = runs(bench.arrive(0, 0, samples=4))
+    assert parts(run) == [(0, 0, 4), (1, 0, 2), (1, 2, 2)]
+    assert [hop.instance for hop in run.route] == ["p0/0", "p1/0", "p1/1"]
+    for place in (0, 2, 1):
+        hop = run.route[place]
+        took_us = hop.end_us - hop.start_us
+        bench.feed(hop.end_us, StageFinished(batch=run.batch, stage=place, compute_us=took_us))
+    effects = bench.feed(28_000, BatchFinished(run.batch))
+    assert effects == [CompleteRequest(RequestId(0), True)]
+
+
+def test_a_lost_part_is_a_lost_batch() -> None:
+    bench = Bench(an_uneven_plan((4, 2), (1, 2)))
+    (run,) = runs(bench.arrive(0, 0, samples=4))
+    bench.feed(16_000, StageFinished(batch=run.batch, stage=0, compute_us=16_000))
+    effects = bench.feed(20_000, InstanceLost(InstanceId("p1/1")))
+    cancelled, again = effects[0], runs(effects)
+    assert cancelled == CancelBatch(run.batch, (InstanceId("p1/0"),))
+    assert [parts(each) for each in again] == [[(0, 0, 4), (1, 0, 2), (1, 2, 2)]]
+    assert {hop.instance for hop in again[0].route} == {"p0/0", "p1/0"}
+
+
+def test_a_part_that_fails_takes_the_others_back() -> None:
+    bench = Bench(an_uneven_plan((2, 4), (2, 1)))
+    (run,) = runs(bench.arrive(0, 0, samples=4))
+    bench.feed(12_000, StageFinished(batch=run.batch, stage=1, compute_us=12_000))
+    effects = bench.feed(13_000, BatchFailed(batch=run.batch, detail="boom"))
+    assert effects == [
+        CancelBatch(run.batch, (InstanceId("p0/0"), InstanceId("p1/0"))),
+        DropRequest(RequestId(0), DropReason.FAILED, "boom"),
+    ]
+
+
+def test_each_part_teaches_its_own_size() -> None:
+    bench = Bench(an_uneven_plan((3, 2), (1, 1), slo_us=1_000_000))
+    (run,) = runs(bench.arrive(0, 0, samples=3, slo_us=1_000_000))
+    for at_us, place, compute_us in ((14_000, 0, 14_000), (38_000, 1, 24_000), (58_000, 2, 20_000)):
+        bench.feed(at_us, StageFinished(batch=run.batch, stage=place, compute_us=compute_us))
+    bench.feed(60_000, BatchFinished(run.batch))
+    (again,) = runs(bench.arrive(100_000, 1, samples=3, slo_us=1_000_000))
+    first, *last = [hop.end_us - hop.start_us for hop in again.route]
+    assert first == 14_000
+    assert [us / planned for us, planned in zip(last, (12_000, 10_000), strict=True)] == (
+        pytest.approx([1.4, 1.4], abs=0.1)  # twice as slow, seen twice
     )
-    validate(bench.dispatcher)
-    assert bench.dispatcher.open_requests == 1
-    assert bench.dispatcher.has_route(ModelName("m"))
 
 
 def test_pipelines_of_different_batches_may_share_a_plan() -> None:

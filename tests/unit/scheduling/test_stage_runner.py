@@ -82,3 +82,63 @@ def test_a_running_batch_is_not_interrupted_by_its_cancellation() -> None:
     runner.handle(0, arrived(0))
     assert runner.handle(1, BatchCancelled(BatchId(0))) == []
     assert runner.handle(2, ComputeFinished(BatchId(0))) == []
+
+
+def rows(
+    number: int, place: int, count: int, of: int, *, sequence: int = 0, abandon_us: int = 900
+) -> BatchArrived:
+    return BatchArrived(
+        batch=BatchId(number),
+        sequence=sequence,
+        start_us=0,
+        abandon_us=abandon_us,
+        place=place,
+        rows=count,
+        of_rows=of,
+    )
+
+
+def test_a_part_starts_when_all_its_rows_are_here() -> None:
+    runner = StageRunner()
+    assert runner.handle(0, rows(0, 2, 1, 4)) == [RunnerWakeAt(900)]
+    assert runner.handle(1, rows(0, 2, 2, 4)) == []
+    assert runner.handle(2, rows(0, 2, 1, 4)) == [Compute(BatchId(0), 2)]
+
+
+def test_two_parts_of_a_batch_run_in_booked_order() -> None:
+    runner = StageRunner()
+    assert runner.handle(0, rows(0, 3, 2, 2, sequence=0)) == [Compute(BatchId(0), 3)]
+    assert runner.handle(1, rows(0, 4, 2, 2, sequence=1)) == []
+    assert runner.handle(5, ComputeFinished(BatchId(0), 3)) == [Compute(BatchId(0), 4)]
+    assert runner.handle(9, ComputeFinished(BatchId(0), 3)) == []  # heard before
+    assert runner.handle(9, ComputeFinished(BatchId(0), 4)) == []
+
+
+def test_a_part_whose_rows_never_come_is_forgotten() -> None:
+    runner = StageRunner()
+    assert runner.handle(0, rows(0, 1, 1, 2, abandon_us=50)) == [RunnerWakeAt(50)]
+    assert runner.handle(0, rows(1, 1, 1, 2, sequence=1, abandon_us=80)) == []
+    assert runner.handle(50, RunnerWakeUp()) == [
+        Abandon(BatchId(0), AbandonReason.LATE, 1),
+        RunnerWakeAt(80),
+    ]
+    assert runner.handle(80, RunnerWakeUp()) == [Abandon(BatchId(1), AbandonReason.LATE, 1)]
+
+
+def test_a_wake_up_serves_what_waits_and_what_is_incomplete() -> None:
+    runner = StageRunner()
+    assert runner.handle(0, rows(0, 0, 1, 2, abandon_us=90)) == [RunnerWakeAt(90)]
+    assert runner.handle(1, arrived(1, start_us=40)) == [RunnerWakeAt(40)]
+    assert runner.handle(40, RunnerWakeUp()) == [Compute(BatchId(1)), RunnerWakeAt(90)]
+
+
+def test_cancelling_takes_all_parts_and_those_that_come_later() -> None:
+    runner = StageRunner()
+    runner.handle(0, arrived(9))
+    runner.handle(0, rows(0, 1, 2, 2, sequence=10))
+    runner.handle(0, rows(0, 2, 1, 2, sequence=11))
+    gone = [Abandon(BatchId(0), AbandonReason.CANCELLED, place) for place in (1, 2)]
+    assert runner.handle(1, BatchCancelled(BatchId(0))) == gone
+    for place in (2, 3):
+        later = rows(0, place, 1, 2, sequence=9 + place)
+        assert runner.handle(2, later) == [Abandon(BatchId(0), AbandonReason.CANCELLED, place)]

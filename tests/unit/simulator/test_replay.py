@@ -196,19 +196,14 @@ def a_log_of(header: LogHeader, plan: Plan) -> list[str]:
     return recorder.lines
 
 
-def test_a_plan_that_is_refused_is_a_divergence() -> None:
-    plan = a_plan(a_model_plan([a_pool("a"), a_pool("b", position=1, blocks=(1, 2))]))
-    (model,) = plan.models
-    odd = replace(model.pools[1], batch=2, latency_us_by_batch=(1, 2))
-    rebatching = replace(plan, models=(replace(model, pools=(model.pools[0], odd)),))
-    found = replay(
-        open_run_log([write_entry(0, PlanApplied(rebatching), [])], "x").lines,
-        "x",
-        dispatcher_of(HEADER),
-    ).divergence
+def test_an_event_that_is_refused_is_a_divergence() -> None:
+    dispatcher = dispatcher_of(HEADER)
+    dispatcher.handle(1, WakeUp())
+    entries = open_run_log([write_entry(0, WakeUp(), [])], "x").lines
+    found = replay(entries, "x", dispatcher).divergence
     assert found is not None
     assert found.found is None
-    assert "the same batch in each of its pools" in found.refusal
+    assert "time went back" in found.refusal
 
 
 REQUEST = a_request(7, arrival_us=5)

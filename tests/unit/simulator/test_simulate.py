@@ -11,7 +11,7 @@ import pytest
 
 from penstock.arrivals import Poisson
 from penstock.domain.arrivals import Arrival
-from penstock.domain.errors import InvalidInput, InvalidPlan, UnknownName
+from penstock.domain.errors import InvalidInput, UnknownName
 from penstock.domain.ids import ModelName
 from simulator.report import outcomes_csv, summary_json
 from simulator.simulate import Scenario, planned_load, simulate_plan
@@ -113,13 +113,6 @@ def test_a_warm_up_that_leaves_nothing_is_refused() -> None:
     plan = a_plan(a_model_plan(STAGES))
     with pytest.raises(InvalidInput, match="warmup"):
         simulate_plan(plan, [], 1_000, Scenario(warmup_us=1_000))
-
-
-def test_a_plan_that_changes_its_batch_on_the_way_is_refused() -> None:
-    last = a_pool("p1", position=1, blocks=(1, 2), latencies_us=(20_000,))
-    plan = a_plan(a_model_plan((STAGES[0], last)))
-    with pytest.raises(InvalidPlan, match=r"pipeline m\.0 .*plan without `rebatch`"):
-        simulate_plan(plan, [], 1_000, Scenario())
 
 
 def test_models_that_share_gpus_run_as_if_alone() -> None:

@@ -18,6 +18,7 @@ from protos.link_pb2 import CancelBatch, FrameHeader, Hop, RunStage, StageReport
 from worker.executors.base import StageResult
 from worker.forwarding import Forwarding
 from worker.performer import StagePerformer
+from worker.rows import Rows
 from worker.stages import Stage
 
 
@@ -97,6 +98,41 @@ class World:
         header = FrameHeader(run_stage=run)
         self.performer.on_frame("frontend", header, [memoryview(bytes(samples))])
 
+    def arrive_rows(
+        self,
+        first: int,
+        count: int,
+        *,
+        route: Sequence[Hop],
+        place: int = 1,
+        abandon_in_us: int = 10_000_000,
+    ) -> None:
+        """Bring some rows of a part of batch 0, numbered as they are in the batch."""
+        data = bytes(range(first, first + count))
+        run = RunStage(
+            batch_id=0,
+            model="m",
+            samples=4,
+            stage=place,
+            route=route,
+            abandon_in_us=abandon_in_us,
+            tensors=[tensor_header("x", "UINT8", (count,), [data])],
+            first=first,
+            count=count,
+        )
+        self.performer.on_frame("before", FrameHeader(run_stage=run), [memoryview(data)])
+
+    def hop(self, stage: int, first: int, count: int, *, mine: bool = False) -> Hop:
+        address = "me:1" if mine else self.following.server.address
+        return Hop(
+            instance_id="me" if mine else "next",
+            address=address,
+            start_in_us=0 if mine else 5_000_000,
+            stage=stage,
+            first=first,
+            count=count,
+        )
+
 
 async def a_peer() -> Peer:
     peer = Peer(LinkServer("127.0.0.1"))
@@ -117,6 +153,7 @@ async def world() -> AsyncIterator[World]:
             forwarding=Forwarding("me", link),
             now_us=MonotonicClock().now_us,
             largest_batch=4,
+            rows=Rows(),
         )
         yield World(performer, executor, frontend, following)
         executor.gate.release(100)
@@ -213,3 +250,76 @@ async def test_a_lost_next_instance_fails_its_batches_retriably(world: World) ->
     report = await world.frontend.next_report()
     assert (report.batch_id, report.stage, report.instance_id) == (0, 1, "next")
     assert (report.outcome, report.retriable) == (StageReport.FAILED, True)
+
+
+async def test_rows_from_several_senders_make_a_part_that_goes_on_in_parts(world: World) -> None:
+    route = [
+        *(world.hop(0, 0, 2), world.hop(0, 2, 2)),
+        world.hop(1, 0, 4, mine=True),
+        *(world.hop(2, 0, 3), world.hop(2, 3, 1)),
+    ]
+    world.executor.gate.release()
+    world.arrive_rows(2, 2, route=route, place=2)
+    assert world.executor.started == []
+    world.arrive_rows(0, 2, route=route, place=2)
+    report = await world.frontend.next_report()
+    assert (report.stage, report.outcome) == (2, StageReport.DONE)
+    assert world.executor.started == [4]
+    for place, first, rows in ((3, 0, [0, 1, 2]), (4, 3, [3])):
+        header, (data,) = await asyncio.wait_for(world.following.frames.get(), 5)
+        run = header.run_stage
+        assert (run.stage, run.samples, run.first, run.count) == (place, 4, first, len(rows))
+        assert list(data) == rows
+        assert 4_000_000 < run.route[3].start_in_us < 5_000_000
+        assert [(hop.stage, hop.first, hop.count) for hop in run.route] == [
+            *((0, 0, 2), (0, 2, 2)),
+            (1, 0, 4),
+            *((2, 0, 3), (2, 3, 1)),
+        ]
+
+
+async def test_a_part_of_the_last_stage_says_which_rows_it_has(world: World) -> None:
+    world.executor.gate.release()
+    world.arrive_rows(1, 3, route=[world.hop(0, 0, 4), world.hop(1, 1, 3, mine=True)])
+    result = (await world.frontend.next()).result
+    assert (result.first, result.count, list(result.tensors[0].shape)) == (1, 3, [3])
+    assert result.report.stage == 1
+
+
+async def test_what_has_come_of_a_part_is_forgotten_when_nobody_waits_for_it(world: World) -> None:
+    route = [world.hop(0, 0, 4), world.hop(1, 0, 4, mine=True)]
+    world.arrive_rows(0, 1, route=route, abandon_in_us=20_000)
+    report = await world.frontend.next_report()
+    assert (report.stage, report.outcome, report.detail) == (1, StageReport.ABANDONED, "late")
+    world.arrive_rows(0, 1, route=route)
+    world.performer.on_frame("frontend", FrameHeader(cancel=CancelBatch(batch_id=0)), [])
+    assert (await world.frontend.next_report()).detail == "cancelled"
+    world.arrive_rows(1, 3, route=route)
+    assert (await world.frontend.next_report()).detail == "cancelled"
+    assert world.performer._held == {}
+
+
+async def test_rows_that_cannot_be_taken_are_told(world: World) -> None:
+    route = [world.hop(0, 0, 4), world.hop(1, 0, 3, mine=True), world.hop(1, 3, 5, mine=True)]
+    world.arrive_rows(2, 2, route=route)
+    world.arrive_rows(3, 1, route=route, place=2)
+    world.arrive_rows(0, 2, route=route)
+    world.arrive_rows(1, 2, route=route)
+    details = [(await world.frontend.next_report()).detail for _ in range(3)]
+    assert details == [
+        "rows 2-3 for a part from row 0 of 3 rows",
+        "a batch of 5; this stage takes 1 to 4",
+        "the rows are here already",
+    ]
+
+
+async def test_rows_that_do_not_fit_together_fail_the_part(world: World) -> None:
+    route = [world.hop(0, 0, 4), world.hop(1, 0, 4, mine=True)]
+    world.arrive_rows(0, 2, route=route)
+    run = RunStage(batch_id=0, samples=4, stage=1, route=route, first=2, count=2)
+    run.abandon_in_us = 10_000_000
+    run.tensors.append(tensor_header("y", "UINT8", (2,), [bytes(2)]))
+    world.performer.on_frame("before", FrameHeader(run_stage=run), [memoryview(bytes(2))])
+    report = await world.frontend.next_report()
+    assert (report.outcome, report.retriable) == (StageReport.FAILED, False)
+    assert "expected x, found y" in report.detail
