@@ -4,7 +4,8 @@ Reads a plan set in the layout of the PPipe artifact and offers load to each mod
 configuration, in steps of a part of what PPipe's plan (``v4``) promises it, from high to low, until
 the target attainment is met: the *load factor*. A configuration sustains the least, over its
 models, of load factor · promised rate / weight. The yardstick is PPipe's plan under PPipe's rule,
-simulated here with the same arrivals.
+simulated here with the same arrivals. PPipe's study offers no plan more than it promises; ours may
+carry more than that, so ``ratio_to_beyond`` compares with a yardstick that is offered more, too.
 
 Prints one JSON line per configuration and a summary line to stdout, a table to stderr, and draws
 ``ppipe_load.png``. With ``--reference`` it also compares load factors with a table of them. Exits
@@ -291,11 +292,16 @@ def compared(
     lots = [jobs_of(ours, base, asked.trials, asked.step, most)]
     if ours != yardstick or plain != asked.trials:
         lots.append(jobs_of(yardstick, base, plain, asked.step, 1.0))
-    futures = [[pool.submit(each.run) for each in lot] for lot in lots]
-    trials = [[future.result() for future in lot] for lot in futures]
+    beyond = jobs_of(yardstick, base, plain, asked.step) if most is None else []
+    futures = [[pool.submit(each.run) for each in lot] for lot in (*lots, beyond)]
+    *trials, exceeding = [[future.result() for future in lot] for lot in futures]
     line = line_of(configuration, ours, base, trials[0])
     baseline = line_of(configuration, yardstick, base, trials[-1])
     published = {f"published_{key}": value for key, value in baseline.items()}
+    if beyond:
+        most_rps = line_of(configuration, yardstick, base, exceeding)["sustained_rps"]
+        published["published_beyond_rps"] = most_rps
+        published["ratio_to_beyond"] = _ratio(line["sustained_rps"], most_rps)
     return {
         "config": configuration.name,
         **line,
@@ -449,6 +455,8 @@ def summary(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "configs": len(lines),
         "mean_ratio": _mean(ratios),
         "min_ratio": min(ratios, default=None),
+        "mean_ratio_to_beyond": _mean(_known(lines, "ratio_to_beyond")),
+        "min_ratio_to_beyond": min(_known(lines, "ratio_to_beyond"), default=None),
         "mean_low_class_utilisation": _mean(_known(lines, "low_class_utilisation")),
         "published_mean_low_class_utilisation": _mean(
             _known(lines, "published_low_class_utilisation")
@@ -475,7 +483,7 @@ def summary(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _known(lines: Iterable[Mapping[str, Any]], key: str) -> list[float]:
-    return [line[key] for line in lines if line[key] is not None]
+    return [line[key] for line in lines if line.get(key) is not None]
 
 
 def _mean(values: Sequence[float]) -> float | None:
