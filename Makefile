@@ -25,7 +25,13 @@ demo: $(VENV)/installed-demo
 	@$(BIN)/penstock demo $(ARGS)
 
 test: $(VENV)/installed-dev
+ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
+else
+	@# What only computes shares the cores; what talks to processes has them to itself.
+	@$(BIN)/python -m pytest -n 2 tests/unit tests/property tests/conformance
+	@$(BIN)/python -m pytest tests/integration tests/e2e
+endif
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

@@ -23,8 +23,7 @@ _WINDOW = 64  # observations that count; what is older fades
 _SIZE_WEIGHT = 8  # observations after which a batch size is half its own witness
 _ERRORS = 256  # predictions remembered
 _PROVEN = 20  # predictions after which their errors say something
-_LEAST_US, _MOST_US = 250_000, 4_000_000  # over which a rate is taken: from, and to at most
-_SAMPLES = 64  # that a rate should be taken over
+_STRETCH_US = 250_000  # over which arrivals are counted
 
 
 class StageEstimator:
@@ -95,7 +94,10 @@ class PredictionErrors:
 
 
 class ArrivalRate:
-    """How many samples arrive, over the last stretch of time that says something.
+    """How many samples arrive of late.
+
+    Counted over stretches of a quarter of a second; each weighs as much as all before it, and one
+    in which nothing came for long more than that.
 
     Attributes:
         per_us: samples per microsecond; 0.0 while too little is known.
@@ -112,8 +114,10 @@ class ArrivalRate:
         """Count an arrival."""
         self._samples += samples
         elapsed_us = now_us - self._since_us
-        if elapsed_us < _LEAST_US or (self._samples < _SAMPLES and elapsed_us < _MOST_US):
+        if elapsed_us < _STRETCH_US:
             return
-        self.per_us = self._samples / elapsed_us
+        old = 0.5 ** (elapsed_us / _STRETCH_US)
+        rate = self._samples / elapsed_us
+        self.per_us = rate if self.per_us == 0.0 else old * self.per_us + (1 - old) * rate
         self._samples = 0
         self._since_us = now_us

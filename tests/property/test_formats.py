@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import is_dataclass
 from fractions import Fraction
 from itertools import accumulate, pairwise
+from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import pytest
@@ -353,6 +354,8 @@ def filled(hint: Any) -> st.SearchStrategy[Any]:
         return st.builds(hint, **parts)  # type: ignore[arg-type]
     if get_origin(hint) is tuple:
         return st.lists(filled(get_args(hint)[0]), max_size=3).map(tuple)
+    if get_origin(hint) is UnionType:
+        return st.one_of([filled(each) for each in get_args(hint)])
     base = getattr(hint, "__supertype__", hint)  # what a NewType stands for
     return {int: SIZES, str: NOTES}.get(base, st.from_type(base))
 

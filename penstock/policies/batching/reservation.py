@@ -29,7 +29,8 @@ class ReservationPolicy:
             95 % of the planned size, which small sizes reach only when full.)
         safety: quantile of the errors of the latest predictions that a batch must survive. 0.95:
             of twenty batches that are cut to the last moment, one is answered late.
-        unproven: part of the head's SLO kept free instead, while errors are unknown.
+        spare: part of the head's SLO kept free instead while errors are unknown, and of any wait
+            to the last moment: an event loop does not wake on the microsecond.
         bind_lead: a batch is bound once it would queue, over its whole route, no longer than
             this part of its own work. Queueing at a later stage counts too: until the batch
             would flow, it may as well grow. A little queueing keeps a busy stage fed although
@@ -41,7 +42,7 @@ class ReservationPolicy:
 
     min_rate: Annotated[float, Within(most=1)] = 0.95
     safety: Annotated[float, Within(most=1)] = 0.95
-    unproven: Annotated[float, Within(most=1)] = 0.05
+    spare: Annotated[float, Within(most=1)] = 0.05
     bind_lead: Annotated[float, Within(most=10)] = 0.5
     calm: Annotated[float, Within(most=10)] = 0.8
 
@@ -69,9 +70,10 @@ class ReservationPolicy:
 
     def _kept_free_us(self, outlook: Outlook, head: Request) -> Micros:
         lateness_us = outlook.lateness_us(self.safety)
-        if lateness_us is None:
-            return int(self.unproven * (head.deadline_us - head.arrival_us))
-        return max(0, lateness_us)
+        return self._spare_us(head) if lateness_us is None else max(0, lateness_us)
+
+    def _spare_us(self, head: Request) -> Micros:
+        return int(self.spare * (head.deadline_us - head.arrival_us))
 
     def _largest_in_time(self, outlook: Outlook, planned: Offer, limit_us: Micros) -> Offer | None:
         for size in range(planned.size, 0, -1):
@@ -102,7 +104,7 @@ class ReservationPolicy:
         """Return until when a batch may be held that would then have `size` samples."""
         last_us = outlook.now_us + limit_us - outlook.resize(offer, size).completion_us
         if outlook.load > self.calm * offer.pipeline.relative_rate(outlook.waiting):
-            return last_us
+            return last_us - self._spare_us(outlook.head)
         return min(last_us, outlook.head.arrival_us + _build_us(outlook, offer))
 
 

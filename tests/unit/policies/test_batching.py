@@ -72,7 +72,7 @@ def test_reservation_runs_a_small_batch_where_small_batches_sustain_as_much() ->
     # No gain from batching at all: one sample is worth its time.
     pool = a_pool(latencies_us=(10_000, 20_000, 30_000, 40_000))
     dispatcher = ready(
-        a_plan(a_model_plan([pool])), lambda: ReservationPolicy(unproven=0.0, bind_lead=0.0)
+        a_plan(a_model_plan([pool])), lambda: ReservationPolicy(spare=0.0, bind_lead=0.0)
     )
     arrive(dispatcher, 0, 0)
     for number in range(1, 6):
@@ -84,7 +84,7 @@ def test_reservation_runs_a_small_batch_where_small_batches_sustain_as_much() ->
 def test_reservation_prefers_the_next_head_to_a_batch_that_starves_others() -> None:
     pool = a_pool(latencies_us=(10_000, 11_000, 12_000, 13_000))
     dispatcher = ready(
-        a_plan(a_model_plan([pool])), lambda: ReservationPolicy(unproven=0.0, bind_lead=0.0)
+        a_plan(a_model_plan([pool])), lambda: ReservationPolicy(spare=0.0, bind_lead=0.0)
     )
     arrive(dispatcher, 0, 0)
     assert sizes(arrive(dispatcher, 0, 1, slo_us=20_500)) == []
@@ -155,7 +155,7 @@ def test_reservation_gathers_no_longer_than_what_it_does_in_parts_leaves() -> No
     (model,) = plan.models
     promised = tuple(replace(each, latency_us=80_000) for each in model.pipelines)
     plan = replace(plan, models=(replace(model, pipelines=promised),))
-    drive = Drive(plan, lambda: ReservationPolicy(unproven=0.0, bind_lead=0.0))
+    drive = Drive(plan, lambda: ReservationPolicy(spare=0.0, bind_lead=0.0))
     drive.arrive(0, slo_us=200_000)
     drive.until(150_000)
     assert drive.launches == [(40_000, 1)]

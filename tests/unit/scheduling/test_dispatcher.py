@@ -42,7 +42,7 @@ LATENCIES_US = (10_000, 12_000, 14_000, 16_000)
 
 
 def eager() -> ReservationPolicy:
-    return ReservationPolicy(unproven=0.0, bind_lead=0.0)
+    return ReservationPolicy(spare=0.0, bind_lead=0.0)
 
 
 class Bench:

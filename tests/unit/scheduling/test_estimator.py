@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.scheduling.estimator import PredictionErrors, StageEstimator
+from penstock.scheduling.estimator import ArrivalRate, PredictionErrors, StageEstimator
 
 PROFILE_US = (10_000, 12_000, 14_000, 16_000)
 
@@ -83,3 +83,22 @@ def test_a_quantile_is_that_of_the_latest_errors(all_us: list[int], quantile: fl
     found = errors.quantile_us(quantile)
     assert found in latest
     assert sum(each <= found for each in latest) >= quantile * len(latest) - 1e-6
+
+
+def test_the_rate_of_arrivals_is_that_of_late() -> None:
+    rate = ArrivalRate()
+    for number in range(4_000):
+        rate.add(number * 500, 1)
+    assert rate.per_us == pytest.approx(2_000 / 1e6, rel=0.01)
+    for number in range(50):  # from 2,000 to 50 a second
+        rate.add(2_000_000 + number * 20_000, 1)
+    assert rate.per_us < 300 / 1e6
+    rate.add(10_000_000, 1)  # then nothing for a while
+    assert rate.per_us < 3 / 1e6
+
+
+def test_too_short_a_time_says_nothing_of_the_rate() -> None:
+    rate = ArrivalRate()
+    for _ in range(100):
+        rate.add(1_000, 8)
+    assert rate.per_us == 0.0
