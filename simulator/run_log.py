@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from penstock import __version__
+from penstock.domain.errors import InvalidSettings
 from penstock.domain.units import Micros
 from penstock.formats.runlog import write_entry
 from penstock.formats.runlog_header import LogHeader, spelled, write_header
@@ -25,17 +26,20 @@ def run_log(path: Path | None, batching: str, routing: str) -> Iterator[Log | No
     """Open a log with its header, if one is wanted.
 
     Raises:
+        InvalidSettings: the policy cannot be logged.
         OSError: the file cannot be written.
         UnknownName: a policy does not exist.
     """
     if path is None:
         yield None
         return
-    of_stages = stage_policy(batching) or batching  # a log of stages replays under theirs
+    if stage_policy(batching) is not None:  # its plan is no plan of whole models
+        expected = "a policy for whole pipelines: stages for themselves are not logged"
+        raise InvalidSettings("--run-log", "policy", expected, repr(batching))
     header = LogHeader(
         penstock=__version__,
         simulated=True,
-        policy=spelled(of_stages, batching_policy(of_stages)()),
+        policy=spelled(batching, batching_policy(batching)()),
         routing=spelled(routing, routing_policy(routing)()),
         limits=DispatcherLimits(),
     )

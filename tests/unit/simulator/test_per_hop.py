@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 
 from penstock.arrivals import poisson
 from penstock.domain.arrivals import Arrival
-from penstock.domain.errors import InvalidInput, UnknownName
+from penstock.domain.errors import InvalidInput, InvalidSettings, UnknownName
 from penstock.domain.plan import Plan
 from simulator.per_hop import Relay, stage_policy
+from simulator.run_log import run_log
 from simulator.simulate import Scenario, Simulation, simulate_plan
 from tests.support.builders import MODEL, a_model_plan, a_plan, a_pool, a_request
 
@@ -86,3 +88,13 @@ def test_the_policy_of_the_stages_has_to_exist() -> None:
     assert stage_policy("nexus") is None
     with pytest.raises(UnknownName, match="best"):
         Scenario(batching="per-hop:best").check()
+
+
+def test_stages_for_themselves_are_not_logged(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    with (
+        pytest.raises(InvalidSettings, match="--run-log: policy: expected a policy for whole"),
+        run_log(path, "per-hop:nexus", "least-queueing"),
+    ):
+        pass
+    assert not path.exists()
