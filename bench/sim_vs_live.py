@@ -21,6 +21,7 @@ from typing import Annotated
 
 import typer
 
+from bench.planned import errors_in_one_line
 from client.infer import InferenceClient
 from client.inputs import random_inputs, read_inputs
 from client.load import LoadSettings, Target, run_load
@@ -28,12 +29,14 @@ from launcher.local import FleetSettings, LocalFleet
 from penstock.arrivals import Poisson
 from penstock.console import show_text
 from penstock.domain.arrivals import Arrival
+from penstock.domain.errors import InvalidSettings
 from penstock.domain.outcomes import Summary, summarise
 from penstock.domain.plan import Plan
 from penstock.domain.units import micros_from_seconds
 from penstock.formats.plans import read_plan
 from penstock.options import finite
 from simulator.simulate import Scenario, planned_load, simulate_plan
+from simulator.sweep_asked import loads_of
 
 BAR = 0.01  # of attainment, at loads up to 1
 LATENCY_BAR = 0.1  # of a latency quantile, relative to the live one
@@ -90,7 +93,10 @@ def main(
     executor: Annotated[str, typer.Option(help="Executor of the workers.")] = "emulated",
 ) -> None:
     """Compare live and simulated attainment."""
-    plan = read_plan(plan_file.read_text(encoding="utf-8"), str(plan_file))
+    with errors_in_one_line():
+        plan = read_plan(plan_file.read_text(encoding="utf-8"), str(plan_file))
+        offered = loads_of(loads)
+        seeded = seeds_of(seeds)
     with tempfile.TemporaryDirectory() as logs:
         settings = FleetSettings(
             plan=plan_file, repository=repository, executor=executor, logs=Path(logs)
@@ -98,11 +104,25 @@ def main(
         with LocalFleet(settings, plan) as fleet:
             address = fleet.start(120.0).inference
             points = [
-                measure(plan, address, float(load), seconds, int(seed), inputs)
-                for load in loads.split(",")
-                for seed in seeds.split(",")
+                measure(plan, address, load, seconds, seed, inputs)
+                for load in offered
+                for seed in seeded
             ]
     report(points)
+
+
+def seeds_of(text: str) -> tuple[int, ...]:
+    """Return the seeds that a text such as ``1,2,3`` lists.
+
+    Raises:
+        InvalidSettings: it is not such a text.
+    """
+    try:
+        return tuple(int(each) for each in text.split(","))
+    except ValueError:
+        raise InvalidSettings(
+            "--seeds", "", "whole numbers with commas, 1,2,3", repr(text)
+        ) from None
 
 
 def measure(

@@ -25,13 +25,14 @@ from typing import Annotated
 
 import typer
 
-from bench.planned import Lines
+from bench.planned import Lines, errors_in_one_line
 from penstock.arrivals import Poisson
 from penstock.console import note
 from penstock.domain.errors import InvalidSettings
 from penstock.domain.plan import ModelPlan, Plan
 from penstock.domain.units import micros_from_seconds
 from penstock.formats.plans import read_plan
+from penstock.options import finite
 from planner.published import Scheduler, configuration_names, data_folder
 from planner.published.configurations import read_configuration
 from planner.published.plans import plan_of
@@ -90,7 +91,9 @@ def main(
     data: Annotated[Path | None, typer.Option(help="Or the artifact's data folder.")] = None,
     plan_set: Annotated[str, typer.Option("--set", help="Plan set of it.")] = "maf19",
     name: Annotated[str | None, typer.Option("--only", help="Configuration: the first.")] = None,
-    load: Annotated[float, typer.Option(min=0.01, help="As a part of what is planned.")] = 0.9,
+    load: Annotated[
+        float, typer.Option(min=0.01, callback=finite, help="As a part of what is planned.")
+    ] = 0.9,
     policy: Annotated[str, typer.Option(help="Batching policy.")] = "reservation",
     routing: Annotated[str, typer.Option(help="Routing policy.")] = "least-queueing",
     count: Annotated[int, typer.Option(min=100, help="Requests of each timed run.")] = 40_000,
@@ -98,8 +101,10 @@ def main(
     requests: Annotated[int, typer.Option(min=0, help="Of one more run, for its memory.")] = 0,
 ) -> None:
     """Time simulations of one plan, and of one ten times as wide."""
-    scenario = Scenario(batching=policy, routing=routing)
-    plan = _plan(plan_file, data, plan_set, name)
+    with errors_in_one_line():
+        scenario = Scenario(batching=policy, routing=routing)
+        scenario.check()
+        plan = _plan(plan_file, data, plan_set, name)
     small = Run(plan=plan, load=load, requests=count, scenario=scenario)
     wide = replace(small, plan=widened(plan))
     lines = Lines()

@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from bench import planner_scale, ppipe_plans, replan, sim_vs_live
+from bench import planner_scale, ppipe_load, ppipe_plans, replan, sim_vs_live, simulator_speed
 from penstock.command import load, run
 from penstock.domain.errors import InvalidSettings
 from penstock.options import drawable, finite
@@ -19,7 +19,14 @@ from penstock.verbs import VERBS
 
 # The frontend's settings check its options, which may come from the environment as well.
 VERB_FUNCTIONS = [load(verb) for verb in VERBS if verb.name != "frontend"]
-BENCHES = [planner_scale.main, ppipe_plans.main, replan.main, sim_vs_live.main]
+BENCHES = [
+    planner_scale.main,
+    ppipe_load.main,
+    ppipe_plans.main,
+    replan.main,
+    sim_vs_live.main,
+    simulator_speed.main,
+]
 
 
 def options_of(function: Callable[..., object], kind: type) -> Iterator[tuple[str, Any]]:
