@@ -1,0 +1,76 @@
+"""Closes in on the best value target by target, model by model: the last phase of a search."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from planner.decompose import TargetSearch
+from planner.paths import Floats, PathTable
+from planner.programs import FEW_PATHS, NEAR_NODES, problem_of, search_program, settle
+from planner.progress import Progress
+from planner.solution import Instances, only
+
+_FIRST_STRIDE = 0.5  # of the gap asked for: so much below the bound is the first target
+_LEAST_STRIDE = 5e-4
+_LEVEL_WORK = 200_000  # paths times nodes, where few paths are searched
+_EASILY_DECIDED = (150, 1200)  # paths, of one model, of many: all that is left is decided at once
+
+
+def close_in(state: Progress, tables: Sequence[PathTable], costs: Sequence[Floats]) -> None:
+    """Close in on the best value from both sides, target by target.
+
+    Near the bound of the relaxation little may be wasted: that is refuted in no time, and the paths
+    that it would have taken are a good place to look for plans.
+    """
+    closed = [np.isinf(each) for each in costs]
+    search = TargetSearch(state.task, tables, closed, state.relaxation, state.settings)
+    step = max(state.settings.relative_gap, 1e-9)
+    stride = max(_FIRST_STRIDE * step, _LEAST_STRIDE)
+    low = 0.0 if state.best is None else state.best.value
+    guess = state.bound * (1 - stride)
+    while state.open:
+        last = low * (1 + step)
+        target = max(last, min(guess, state.bound))
+        if search.size(last) <= _EASILY_DECIDED[len(tables) > 1]:
+            target = last
+        verdict = search.decide(target)
+        if verdict.refuted:
+            state.tighten(target)
+            _search_near(state, tables, search)
+            low = low if state.best is None else max(low, state.best.value)
+            guess = max(target * (1 - stride), (low + target) / 2)
+            if 1 < verdict.shares < math.inf:
+                guess = min(guess, target / verdict.shares * (1 + step))
+            if len(tables) > 1:  # refuted at once where one of many has no room: go on in strides
+                stride *= 2
+        elif verdict.reached is not None:
+            _settle_near(state, tables, search, verdict.reached, target)
+            low = target if state.best is None else max(target, state.best.value)
+            guess = min((low + state.bound) / 2, target / verdict.shares * (1 + step))
+        else:
+            return
+
+
+def _search_near(state: Progress, tables: Sequence[PathTable], search: TargetSearch) -> None:
+    """Look for something better among the paths that lose so little that they mattered."""
+    if all(map(len, search.near)) and sum(map(len, search.near)) <= FEW_PATHS and state.open:
+        near = problem_of(state.task, tables, search.near)
+        nodes = _LEVEL_WORK // len(near.paths)
+        search_program(state, near, complete=False, nodes=nodes)
+
+
+def _settle_near(
+    state: Progress,
+    tables: Sequence[PathTable],
+    search: TargetSearch,
+    reached: Instances,
+    target: float,
+) -> None:
+    """Take instances that reach a target, and better them among all that targets asked for."""
+    problem = problem_of(state.task, tables, search.near)
+    settle(state, only(problem, reached), reached, target)
+    near = only(problem, search.found)
+    search_program(state, near, complete=False, nodes=NEAR_NODES)
