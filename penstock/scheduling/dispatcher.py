@@ -7,13 +7,13 @@ frontend and under the event heap in the simulator.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import assert_never
 
 from penstock.domain.errors import InvariantViolation
-from penstock.domain.ids import BatchId, InstanceId, ModelName, PoolId, RequestId, ServerId
-from penstock.domain.plan import ModelPlan, Plan
+from penstock.domain.ids import BatchId, InstanceId, ModelName, RequestId, ServerId
+from penstock.domain.plan import Plan
 from penstock.domain.requests import DropReason, Request, Slice
 from penstock.domain.units import US_PER_SECOND, Micros
 from penstock.scheduling.effects import (
@@ -24,7 +24,6 @@ from penstock.scheduling.effects import (
     RunBatch,
     WakeAt,
 )
-from penstock.scheduling.estimator import ArrivalRate, PredictionErrors
 from penstock.scheduling.events import (
     BatchFailed,
     BatchFinished,
@@ -40,10 +39,7 @@ from penstock.scheduling.events import (
 from penstock.scheduling.flights import Flight, OpenRequest, open_flight, owed
 from penstock.scheduling.instances import (
     Instance,
-    LivePipeline,
-    LivePool,
     NetworkCard,
-    capacity,
     live_pipelines,
 )
 from penstock.scheduling.offers import book_offer, shorten
@@ -56,6 +52,7 @@ from penstock.scheduling.ports import (
     RoutingPolicy,
     Wait,
 )
+from penstock.scheduling.served import ServedQueue
 from penstock.scheduling.waiting import WaitingQueue
 
 
@@ -72,65 +69,6 @@ class DispatcherLimits:
     queue_samples: int = 4096
     rebookings: int = 3
     stall_us: Micros = 2 * US_PER_SECOND
-
-
-@dataclass(slots=True, eq=False)
-class ServedQueue:
-    """One model's waiting samples, pools, pipelines and policies.
-
-    Attributes:
-        errors: of the predictions made for it.
-        arrivals: how many samples come.
-        wake_us: when it has to be looked at again.
-    """
-
-    plan: ModelPlan
-    pools: dict[PoolId, LivePool]
-    pipelines: tuple[LivePipeline, ...]
-    waiting: WaitingQueue
-    batching: BatchingPolicy
-    routing: RoutingPolicy
-    errors: PredictionErrors = field(default_factory=PredictionErrors)
-    arrivals: ArrivalRate = field(default_factory=ArrivalRate)
-    wake_us: Micros | None = None
-    _enough: int = 0
-    _held: Request | None = None
-    _routes: Sequence[LivePipeline] | None = None
-    _capacity: float = 0.0
-
-    def routes(self) -> Sequence[LivePipeline]:
-        """Return the pipelines that can run a batch now."""
-        if self._routes is None:
-            self._routes = [each for each in self.pipelines if each.has_route()]
-            self._capacity = capacity(self._routes)
-        return self._routes
-
-    def load(self) -> float:
-        """Return how much arrives, as a part of what the pipelines get through."""
-        return self.arrivals.per_us / self._capacity if self._capacity else 0.0
-
-    def hold(self, wait: Wait) -> None:
-        """Remember what the policy waits for."""
-        self.wake_us = wait.until_us
-        self._enough = wait.enough
-        self._held = self.waiting.head()
-
-    def let_go(self) -> None:
-        """Forget what the policy waited for."""
-        self.wake_us = None
-        self._enough = 0
-
-    def holds(self, now_us: Micros) -> bool:
-        """Return whether what was decided last still stands, as far as the queue can tell."""
-        return (
-            self.waiting.samples < self._enough
-            and (self.wake_us is None or now_us < self.wake_us)
-            and self.waiting.head() is self._held
-        )
-
-    def fleet_changed(self) -> None:
-        """Look at the pipelines anew: an instance joined or left."""
-        self._routes = None
 
 
 class Dispatcher:

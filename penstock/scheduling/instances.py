@@ -15,6 +15,8 @@ from penstock.scheduling.lanes import Lane
 from penstock.scheduling.parts import Cuts, cut
 from penstock.scheduling.timeline import Timeline
 
+# Instances of a pool looked at for one hop: with every network card busy it would be all of them.
+MOST_LOOKS = 32
 _STALE = 8  # entries per instance; with more those that hold no more are thrown away
 
 # A hop of a batch: one instance may run several parts of it. The number is the place in the route.

@@ -18,15 +18,12 @@ from penstock.domain.errors import InvariantViolation
 from penstock.domain.ids import BatchId
 from penstock.domain.units import Micros
 from penstock.scheduling.effects import Hop, PartHop
-from penstock.scheduling.instances import Instance, LivePipeline, LivePool
+from penstock.scheduling.instances import MOST_LOOKS, Instance, LivePipeline, LivePool
 from penstock.scheduling.lanes import gap_in_both
 from penstock.scheduling.part_offers import OfferedPart, book_parts, offer_parts, shortened
 
 Transfer: TypeAlias = tuple[Micros, Micros] | None
 Entry: TypeAlias = tuple[Micros, int, Instance]
-
-# Instances looked at for one stage: with every network card busy, a search would look at them all.
-_LOOKS = 32
 
 
 class OfferedHop(NamedTuple):
@@ -177,7 +174,7 @@ def _earliest(
     leave_us = up.gap(before.end_us, wire_us)
     soonest_us = leave_us + wire_us + hop_us
     looked_at: list[Entry] = []
-    while by_free and len(looked_at) < _LOOKS:
+    while by_free and len(looked_at) < MOST_LOOKS:
         if best is not None and best_us <= max(soonest_us, by_free[0][0]) + compute_us:
             break
         entry = heapq.heappop(by_free)
@@ -207,7 +204,7 @@ def _first_free(
     best: Instance | None = None
     best_us = best_start_us = 0
     looked_at: list[Entry] = []
-    while by_free and len(looked_at) < _LOOKS:
+    while by_free and len(looked_at) < MOST_LOOKS:
         entry = by_free[0]
         soonest_us = max(ready_us, entry[0]) + compute_us
         if best is not None and best_us <= soonest_us:

@@ -17,12 +17,18 @@ from penstock.domain.errors import InvariantViolation
 from penstock.domain.ids import BatchId
 from penstock.domain.units import Micros
 from penstock.scheduling.effects import PartHop
-from penstock.scheduling.instances import Instance, LivePipeline, LivePool, NetworkCard, TransferKey
+from penstock.scheduling.instances import (
+    MOST_LOOKS,
+    Instance,
+    LivePipeline,
+    LivePool,
+    NetworkCard,
+    TransferKey,
+)
 from penstock.scheduling.lanes import Lane, gap_in_both
 from penstock.scheduling.parts import Part
 
 _DRAFT = BatchId(-1)  # what transfers are booked for while an offer is drafted
-_LOOKS = 32  # instances looked at for one part, besides those on its senders' servers
 
 
 class OfferedTransfer(NamedTuple):
@@ -265,7 +271,7 @@ def _earliest(draft: _Draft, place: int) -> OfferedPart:
     soonest_us = ready_us + draft.hop_us
     looked_at: list[tuple[Micros, int, Instance]] = []
     by_free = pool.by_free
-    while by_free and len(looked_at) < _LOOKS:
+    while by_free and len(looked_at) < MOST_LOOKS:
         if best is not None and best_us <= max(soonest_us, by_free[0][0]) + compute_us:
             break
         entry = heapq.heappop(by_free)
