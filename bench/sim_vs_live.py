@@ -36,7 +36,7 @@ from penstock.domain.units import micros_from_seconds
 from penstock.formats.plans import read_plan
 from penstock.options import finite
 from simulator.simulate import Scenario, planned_load, simulate_plan
-from simulator.sweep_asked import loads_of
+from simulator.sweeps.asked import loads_of
 
 BAR = 0.01  # of attainment, at loads up to 1
 LATENCY_BAR = 0.1  # of a latency quantile, relative to the live one

@@ -11,7 +11,7 @@ import typer
 
 from penstock.console import progress, show, show_json
 from penstock.domain.errors import InvalidSettings
-from penstock.domain.units import US_PER_SECOND, Micros, micros_from_seconds
+from penstock.domain.units import Micros, micros_from_seconds
 from penstock.load_options import (
     ArrivalsOption,
     RateScaleOption,
@@ -21,7 +21,9 @@ from penstock.load_options import (
 )
 from penstock.options import drawable, finite
 from simulator.scenario_options import (
+    USUAL_SPAN_US,
     DetectionOption,
+    DurationOption,
     FailOption,
     JitterOption,
     MtbfOption,
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
     from simulator.simulate import Scenario, Simulation
 
 USUAL_LOAD = 0.9
-USUAL_DURATION_US = 30 * US_PER_SECOND
 
 
 def simulate(
@@ -57,12 +58,7 @@ def simulate(
     trace: TraceOption = None,
     trace_window: TraceWindowOption = None,
     rate_scale: RateScaleOption = None,
-    duration: Annotated[
-        float | None,
-        typer.Option(
-            min=0.1, callback=finite, help="Seconds of offered load; 30, or as long as the trace."
-        ),
-    ] = None,
+    duration: DurationOption = None,
     warmup: WarmupOption = 0.0,
     policy: Annotated[
         str,
@@ -183,7 +179,7 @@ def _find_max_load(
 
     if isinstance(asked, Replay):
         raise InvalidSettings("--find-max-load", "", "an arrival law", "a trace")
-    span_us = USUAL_DURATION_US if duration_us is None else duration_us
+    span_us = USUAL_SPAN_US if duration_us is None else duration_us
     trials = Trials(law=asked, span_us=span_us, target=target, scenario=scenario)
     with progress(quiet=as_json) as bar:
         task = bar.add_task("models and seeds", total=seeds * len(plan.models))
@@ -204,7 +200,7 @@ def _offered(
 
     if isinstance(asked, Replay):
         return replayed_load(plan, asked, load, seed)
-    span_us = USUAL_DURATION_US if duration_us is None else duration_us
+    span_us = USUAL_SPAN_US if duration_us is None else duration_us
     arrivals = planned_load(plan, USUAL_LOAD if load is None else load, span_us, asked, seed)
     return Load(arrivals=tuple(arrivals), span_us=span_us)
 

@@ -15,11 +15,10 @@ from penstock.domain.ids import BatchId
 from penstock.domain.units import Micros
 from penstock.scheduling.effects import Hop, PartHop
 from penstock.scheduling.events import BatchFailed, Event, StageFinished
-from penstock.scheduling.lanes import gap_in_both
 from penstock.scheduling.parts import Part, next_parts
 from penstock.scheduling.stage_runner import BatchArrived, ComputeFinished, RunnerEvent
 from simulator.engine import Engine
-from simulator.parts import Cut, Instance, Travel
+from simulator.parts import Cut, Instance, Travel, sent_over
 from simulator.record import Computations
 
 _Key: TypeAlias = tuple[Instance, BatchId, int]
@@ -178,14 +177,8 @@ class CutBatches:
                 self._fleet.lose(travel)
                 return
             wire_us = round(travel.wires_us[rows.stage - 1] * rows.count)
-            sent_us = now_us
-            if wire_us and sender.card is not receiver.card:
-                up, down = sender.card.up, receiver.card.down
-                start_us = gap_in_both(up, down, now_us, wire_us)
-                sent_us = start_us + wire_us
-                for lane in (up, down):
-                    lane.expire(now_us)
-                    lane.book((travel.run.batch, there, place), start_us, sent_us)
+            key = (travel.run.batch, there, place)
+            sent_us = sent_over(sender, receiver, key, now_us, wire_us)
             cut.sent_until_us[place] = max(sent_us, cut.sent_until_us.get(place, 0))
             piece = _Piece(travel, cut, there, rows.count)
             self._engine.at(sent_us + self._hop_us, self._reach, piece)

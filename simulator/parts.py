@@ -1,6 +1,6 @@
 """What a simulated fleet is made of: conditions, instances, batches on their way.
 
-State without rules: `simulator.world` moves it.
+`simulator.world` moves it, and `simulator.cut_batches` what goes in parts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from penstock.domain.plan import Pipeline
 from penstock.domain.units import Micros
 from penstock.scheduling.effects import RunBatch
 from penstock.scheduling.events import InstanceJoined
-from penstock.scheduling.instances import NetworkCard
+from penstock.scheduling.instances import NetworkCard, TransferKey
+from penstock.scheduling.lanes import gap_in_both
 from penstock.scheduling.parts import Part
 from penstock.scheduling.stage_runner import StageRunner
 from simulator.fleet import Downtime, Gpu
@@ -121,6 +122,24 @@ def instances_of(gpus: Iterable[Gpu], conditions: Conditions) -> dict[InstanceId
             card = cards.setdefault(gpu.server, NetworkCard())
             instances[each.id] = Instance(len(instances), joined, latencies_us, card)
     return instances
+
+
+def sent_over(
+    sender: Instance, receiver: Instance, key: TransferKey, now_us: Micros, wire_us: Micros
+) -> Micros:
+    """Send over the sender's uplink and the receiver's downlink at once; return when all has left.
+
+    Each lane carries one transfer at a time. Who asks first is served first, but while a transfer
+    waits for its receiver others may use the sender's lane. On one server no lane is needed.
+    """
+    if not wire_us or sender.card is receiver.card:
+        return now_us
+    up, down = sender.card.up, receiver.card.down
+    start_us = gap_in_both(up, down, now_us, wire_us)
+    for lane in (up, down):
+        lane.expire(now_us)
+        lane.book(key, start_us, start_us + wire_us)
+    return start_us + wire_us
 
 
 def wires_us_of(pipeline: Pipeline, factor: float) -> tuple[float, ...]:

@@ -7,12 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from penstock.domain.units import micros_from_seconds
+from penstock.domain.units import US_PER_SECOND, micros_from_seconds
 from penstock.options import finite
 
 if TYPE_CHECKING:
     from simulator.simulate import Scenario
 
+USUAL_SPAN_US = 30 * US_PER_SECOND
+
+DurationOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0.1, callback=finite, help="Seconds of offered load; 30, or as long as the trace."
+    ),
+]
 WarmupOption = Annotated[
     float, typer.Option(min=0.0, callback=finite, help="Seconds at the start not counted.")
 ]

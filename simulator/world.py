@@ -39,7 +39,6 @@ from penstock.scheduling.events import (
     StageFinished,
     WakeUp,
 )
-from penstock.scheduling.lanes import gap_in_both
 from penstock.scheduling.stage_runner import (
     Abandon,
     BatchArrived,
@@ -53,7 +52,7 @@ from penstock.scheduling.stage_runner import (
 from simulator.cut_batches import CutBatches, Fleet, cut_of
 from simulator.engine import Engine
 from simulator.fleet import Downtime, Gpu
-from simulator.parts import Conditions, Instance, Travel, instances_of, wires_us_of
+from simulator.parts import Conditions, Instance, Travel, instances_of, sent_over, wires_us_of
 from simulator.per_hop import Relay
 from simulator.record import Computations, QueueLengths
 from simulator.run_log import Log
@@ -319,11 +318,7 @@ class World:
         self._post(StageFinished(batch=travel.run.batch, stage=stage, compute_us=compute_us))
 
     def _forward(self, travel: Travel, sender: Instance) -> None:
-        """Send a batch on: over the sender's uplink and the receiver's downlink at once.
-
-        Each lane carries one transfer at a time. Who asks first is served first, but while a
-        transfer waits for its receiver others may use the sender's lane.
-        """
+        """Send a batch on, to the next instance or back."""
         now_us = self._engine.now_us
         travel.held = False
         travel.sent_us = now_us
@@ -336,14 +331,8 @@ class World:
             self._lose(travel)
             return
         wire_us = round(travel.wires_us[travel.stage - 1] * travel.samples)
-        if wire_us and sender.card is not receiver.card:
-            up, down = sender.card.up, receiver.card.down
-            start_us = gap_in_both(up, down, now_us, wire_us)
-            travel.sent_us = start_us + wire_us
-            key = (travel.run.batch, travel.stage, travel.stage - 1)
-            for lane in (up, down):
-                lane.expire(now_us)
-                lane.book(key, start_us, travel.sent_us)
+        key = (travel.run.batch, travel.stage, travel.stage - 1)
+        travel.sent_us = sent_over(sender, receiver, key, now_us, wire_us)
         self._engine.at(travel.sent_us + self._hop_us, self._reach, travel)
 
     def _answer(self, travel: Travel) -> None:

@@ -11,8 +11,8 @@ from penstock.formats.runlog import open_run_log
 from penstock.policies import BATCHING, ROUTING
 from penstock.scheduling.dispatcher import Dispatcher, DispatcherLimits
 from penstock.scheduling.events import Event
-from simulator.log_state import LogState
-from simulator.replay import replay
+from simulator.replays.replay import replay
+from simulator.replays.state import LogState
 from tests.property.test_dispatcher import PAIRS, DispatcherMachine
 from tests.support.recording import Recorder
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from penstock.domain.errors import InvalidPlan, PenstockError
-from simulator.crew import worked
+from simulator.sweeps.crew import worked
 
 PARENT = os.getpid()
 

@@ -18,10 +18,10 @@ from penstock.policies import BATCHING, ROUTING
 from penstock.scheduling.dispatcher import DispatcherLimits
 from penstock.scheduling.effects import CompleteRequest, DropRequest, WakeAt
 from penstock.scheduling.events import PlanApplied, RequestArrived, WakeUp
-from simulator.divergence import differences
-from simulator.log_outcomes import LatencyCounts
-from simulator.log_state import LogState
-from simulator.replay import Comparison, compare, replay
+from simulator.replays.divergence import differences
+from simulator.replays.outcomes import LatencyCounts
+from simulator.replays.replay import Comparison, compare, replay
+from simulator.replays.state import LogState
 from tests.support.builders import a_model_plan, a_plan, a_pool, a_request, all_joined
 from tests.support.recording import Recorder, a_header, a_log_of_mishaps, dispatcher_of
 

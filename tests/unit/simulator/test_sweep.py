@@ -16,11 +16,11 @@ from penstock.domain.errors import InvalidInput, InvalidPlan, InvalidSettings, U
 from penstock.domain.ids import ModelName
 from penstock.domain.plan import Plan
 from simulator.simulate import Scenario
-from simulator.sweep import ALL, SEED_STEP, Run, Series, Sweep
-from simulator.sweep_asked import loads_of, names_of, once
-from simulator.sweep_files import RUNS_FILE, SETTINGS_FILE, UTILISATION_FILE, SweepFiles
-from simulator.sweep_rows import Rows, rows_of
-from simulator.sweep_words import Held, held, held_words, labels_of, points_of
+from simulator.sweeps.asked import loads_of, names_of, once
+from simulator.sweeps.files import RUNS_FILE, SETTINGS_FILE, UTILISATION_FILE, SweepFiles
+from simulator.sweeps.rows import Rows, rows_of
+from simulator.sweeps.sweep import ALL, SEED_STEP, Run, Series, Sweep
+from simulator.sweeps.words import Held, held, held_words, labels_of, points_of
 from tests.support.builders import MODEL, a_model_plan, a_plan, a_pool
 
 SECOND_US = 1_000_000

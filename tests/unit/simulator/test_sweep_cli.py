@@ -17,9 +17,10 @@ import pytest
 from penstock.command import run
 from penstock.formats.plans import write_plan
 from penstock.verbs import VERBS
-from simulator import crew, sweep_rows
-from simulator.sweep import Run, Sweep
-from simulator.sweep_rows import Rows
+from simulator.sweeps import crew
+from simulator.sweeps import rows as sweep_rows
+from simulator.sweeps.rows import Rows
+from simulator.sweeps.sweep import Run, Sweep
 from tests.support.builders import a_model_plan, a_plan, a_pool
 
 ROOT = Path(__file__).parents[3]

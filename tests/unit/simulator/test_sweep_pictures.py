@@ -12,12 +12,12 @@ from penstock.domain.ids import ModelName
 from penstock.domain.outcomes import Interval
 from penstock.domain.plan import Plan
 from penstock.pictures.values import BandPoint, UsePoint
-from simulator import sweep_pictures
 from simulator.simulate import Scenario
-from simulator.sweep import Sweep
-from simulator.sweep_pictures import draw_sweep
-from simulator.sweep_rows import rows_of
-from simulator.sweep_words import points_of
+from simulator.sweeps import pictures
+from simulator.sweeps.pictures import draw_sweep
+from simulator.sweeps.rows import rows_of
+from simulator.sweeps.sweep import Sweep
+from simulator.sweeps.words import points_of
 from tests.support.builders import a_model_plan, a_plan, a_pool
 
 SECOND_US = 1_000_000
@@ -34,7 +34,7 @@ class Drawn:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.titles = []
         for name in ("loads", "utilisation", "timeline"):
-            monkeypatch.setattr(sweep_pictures, f"draw_{name}", getattr(self, name))
+            monkeypatch.setattr(pictures, f"draw_{name}", getattr(self, name))
 
     def loads(
         self, panels: Mapping[str, Mapping[str, Sequence[BandPoint]]], *_: Path, **words: object

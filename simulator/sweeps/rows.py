@@ -17,7 +17,7 @@ from penstock.domain.requests import DropReason
 from penstock.domain.units import US_PER_MS
 from simulator.metrics import ClassUse, batch_sizes, class_uses, cost, mean_batch, queue_summary
 from simulator.simulate import Simulation
-from simulator.sweep import ALL, Run, Sweep
+from simulator.sweeps.sweep import ALL, Run, Sweep
 
 Row: TypeAlias = Mapping[str, str]
 Cell: TypeAlias = str | int | float | None

@@ -21,8 +21,8 @@ from penstock.formats.sources import Source, show
 from penstock.scheduling.effects import CompleteRequest, DropRequest, Effect, RunBatch, WakeAt
 from penstock.scheduling.events import Event, PlanApplied, RequestArrived, StageFinished, WakeUp
 from penstock.scheduling.machine import Machine
-from simulator.log_outcomes import LogOutcomes
-from simulator.log_state import LogState, ModelState
+from simulator.replays.outcomes import LogOutcomes
+from simulator.replays.state import LogState, ModelState
 
 _RECENT = 5
 

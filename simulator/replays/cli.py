@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from penstock.formats.runlog import RunLog
     from penstock.formats.runlog_header import LogHeader
     from penstock.scheduling.dispatcher import Dispatcher, DispatcherLimits
-    from simulator.replay import Comparison
-    from simulator.replay_report import Sides
+    from simulator.replays.replay import Comparison
+    from simulator.replays.report import Sides
 
 _DIFFERENT = 1
 
@@ -59,8 +59,8 @@ def replay(
     The exit code is 0 if they do, else 1, with the first divergence: both sides, and what was open
     then. With another policy that is the first decision it would have taken differently.
     """
-    from simulator.replay import compare
-    from simulator.replay import replay as replayed
+    from simulator.replays.replay import compare
+    from simulator.replays.replay import replay as replayed
 
     if against is not None:
         given = {"--policy": policy, "--routing": routing, "--queue-samples": queue_samples}
@@ -166,7 +166,7 @@ def _say_headers(one: LogHeader | None, other: LogHeader | None) -> None:
 
 
 def _names(log: Path, against: Path | None) -> Sides:
-    from simulator.replay_report import Sides
+    from simulator.replays.report import Sides
 
     return Sides("log", "replay") if against is None else Sides(str(log), str(against))
 
@@ -189,7 +189,7 @@ def _why(rules: _Rules) -> str:
 
 
 def _report(result: Comparison, sides: Sides, rules: _Rules | None, *, as_json: bool) -> None:
-    from simulator import replay_report as report
+    from simulator.replays import report
 
     if as_json:
         show_json({**_facts(rules), **report.comparison_json(result)})

@@ -17,9 +17,9 @@ from penstock.pictures.loads import draw_loads
 from penstock.pictures.timeline import draw_timeline
 from penstock.pictures.utilisation import draw_utilisation
 from penstock.pictures.values import BandPoint, UsePoint
-from simulator.sweep import ALL, Run, Series, Sweep
-from simulator.sweep_files import PICTURES
-from simulator.sweep_words import Point, held, held_words, labels_of
+from simulator.sweeps.files import PICTURES
+from simulator.sweeps.sweep import ALL, Run, Series, Sweep
+from simulator.sweeps.words import Point, held, held_words, labels_of
 
 _MOST_MODELS = 5  # in panels of their own
 _TIMELINE_US: Micros = 2 * US_PER_SECOND

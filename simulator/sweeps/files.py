@@ -14,8 +14,8 @@ from penstock.domain.errors import InvalidInput, InvalidSettings
 from penstock.formats.codec import canonical_json, json_line, parse_json
 from penstock.formats.csv_text import read_rows, write_rows
 from penstock.formats.sources import Source
-from simulator.sweep import ALL, Run, Sweep
-from simulator.sweep_rows import RUN_COLUMNS, RUNS_HEADER, UTILISATION_HEADER, Row, Rows
+from simulator.sweeps.rows import RUN_COLUMNS, RUNS_HEADER, UTILISATION_HEADER, Row, Rows
+from simulator.sweeps.sweep import ALL, Run, Sweep
 
 SETTINGS_FILE = "sweep.json"
 RUNS_FILE = "runs.csv"

@@ -15,7 +15,7 @@ import typer
 
 from penstock.command import INTERRUPTED
 from penstock.console import note, progress, show, show_json
-from penstock.domain.units import US_PER_SECOND, micros_from_seconds
+from penstock.domain.units import micros_from_seconds
 from penstock.load_options import (
     USUAL_LAW,
     ArrivalsOption,
@@ -25,7 +25,9 @@ from penstock.load_options import (
 )
 from penstock.options import finite
 from simulator.scenario_options import (
+    USUAL_SPAN_US,
     DetectionOption,
+    DurationOption,
     FailOption,
     JitterOption,
     MtbfOption,
@@ -39,11 +41,10 @@ from simulator.scenario_options import (
 
 if TYPE_CHECKING:
     from penstock.domain.plan import Plan
-    from simulator.sweep import Series, Sweep
-    from simulator.sweep_files import SweepFiles
-    from simulator.sweep_words import Point
+    from simulator.sweeps.files import SweepFiles
+    from simulator.sweeps.sweep import Series, Sweep
+    from simulator.sweeps.words import Point
 
-USUAL_SPAN_US = 30 * US_PER_SECOND
 _SAVE_S = 2.0  # rows are written so often; an interrupt or an error writes them, too
 
 
@@ -84,12 +85,7 @@ def sweep(
     arrivals: ArrivalsOption = None,
     trace: TraceOption = None,
     trace_window: TraceWindowOption = None,
-    duration: Annotated[
-        float | None,
-        typer.Option(
-            min=0.1, callback=finite, help="Seconds of offered load; 30, or as long as the trace."
-        ),
-    ] = None,
+    duration: DurationOption = None,
     warmup: WarmupOption = 0.0,
     jitter: JitterOption = 0.0,
     straggler: StragglerOption = None,
@@ -124,11 +120,11 @@ def sweep(
     Writes runs.csv, utilisation.csv, sweep.json and pictures into --out. Ctrl-C ends it and keeps
     the finished runs; --resume goes on.
     """
-    from simulator.sweep import SEED_STEP, Sweep
-    from simulator.sweep_asked import loads_of, names_of, once
-    from simulator.sweep_files import SweepFiles, check_directory
-    from simulator.sweep_settings import settings_of
-    from simulator.sweep_words import points_of, sweep_json, sweep_tables
+    from simulator.sweeps.asked import loads_of, names_of, once
+    from simulator.sweeps.files import SweepFiles, check_directory
+    from simulator.sweeps.settings import settings_of
+    from simulator.sweeps.sweep import SEED_STEP, Sweep
+    from simulator.sweeps.words import points_of, sweep_json, sweep_tables
 
     chosen_loads = loads_of(loads)
     files = names_of(plans)
@@ -202,8 +198,8 @@ def _simulate(sweep: Sweep, results: SweepFiles, jobs: int, out: Path, *, quiet:
     Raises:
         Exit: Ctrl-C was pressed.
     """
-    from simulator.crew import worked
-    from simulator.sweep_rows import rows_of
+    from simulator.sweeps.crew import worked
+    from simulator.sweeps.rows import rows_of
 
     missing = results.missing()
     total = len(sweep.runs())
@@ -235,6 +231,6 @@ def _draw(
     picture_format: Format,
     target: float,
 ) -> tuple[Path, ...]:
-    from simulator.sweep_pictures import draw_sweep
+    from simulator.sweeps.pictures import draw_sweep
 
     return draw_sweep(sweep, found, out, f".{picture_format.value}", target)

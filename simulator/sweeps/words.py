@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from simulator.sweep import ALL, Run, Series
-from simulator.sweep_rows import Row, Rows
+from simulator.sweeps.rows import Row, Rows
+from simulator.sweeps.sweep import ALL, Run, Series
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -12,8 +12,8 @@ from pathlib import Path
 from penstock import __version__
 from penstock.arrivals import Replay
 from penstock.formats.codec import digest, plain_fields
-from simulator.sweep import Sweep
-from simulator.sweep_rows import RUNS_HEADER, UTILISATION_HEADER
+from simulator.sweeps.rows import RUNS_HEADER, UTILISATION_HEADER
+from simulator.sweeps.sweep import Sweep
 
 SCHEMA = "penstock.sweep/1"
 

@@ -11,8 +11,9 @@ from penstock.domain.outcomes import Summary
 from penstock.domain.units import US_PER_SECOND, Micros
 from penstock.formats.runlog import LogEntry, tagged
 from penstock.scheduling.effects import Effect
-from simulator.divergence import Pair, differences, paired, plain_entry
-from simulator.log_words import (
+from simulator.replays.divergence import Pair, differences, paired, plain_entry
+from simulator.replays.replay import Comparison, Divergence, Placed
+from simulator.replays.words import (
     counted,
     effect_rows,
     effect_words,
@@ -20,7 +21,6 @@ from simulator.log_words import (
     event_words,
     instant,
 )
-from simulator.replay import Comparison, Divergence, Placed
 
 if TYPE_CHECKING:
     from rich.table import Table
