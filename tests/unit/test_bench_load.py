@@ -9,7 +9,8 @@ import typer
 from typer.testing import CliRunner
 
 from bench import ppipe_load
-from bench.ppipe_load import Cards, jobs_of, read_reference, summary, utilisation, with_cards
+from bench.carried import Cards, jobs_of, utilisation, with_cards
+from bench.carried_report import read_reference, summary
 from penstock.arrivals import Poisson
 from penstock.domain.errors import InvalidInput
 from planner.published import Scheduler, configurations

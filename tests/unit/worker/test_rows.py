@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from random import Random
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
@@ -47,7 +49,7 @@ def test_a_single_piece_is_passed_on_as_it_is() -> None:
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.randoms(use_true_random=False))
-def test_what_was_cut_is_joined_in_order_of_rows(counts: list[int], order: object) -> None:
+def test_what_was_cut_is_joined_in_order_of_rows(counts: list[int], order: Random) -> None:
     size = sum(counts)
     whole = (tensor("x", size, 2), tensor("behind", 3, size, 2), tensor("same", 4))
     firsts = [sum(counts[:at]) for at in range(len(counts))]
@@ -55,7 +57,7 @@ def test_what_was_cut_is_joined_in_order_of_rows(counts: list[int], order: objec
         Piece(first, count, ROWS.cut(whole, first, count))
         for first, count in zip(firsts, counts, strict=True)
     ]
-    order.shuffle(pieces)  # type: ignore[attr-defined]
+    order.shuffle(pieces)
     assert contents(ROWS.join(pieces)) == contents(whole)
 
 
