@@ -12,6 +12,7 @@ Knows neither solver nor simulator: both are handed in.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -26,6 +27,7 @@ FIRST = MARGINS.index(0.2)
 BUILD_STEP = 2.0  # between factors of batch building
 _EVEN = 0.02  # models whose shares of what was planned differ by no more are sustained alike
 _BETTER = 1e-3  # a gain below that is not worth a search
+_FACTOR_STEP = 1e-4  # of batch building factors that are lowered
 
 Margins: TypeAlias = Mapping[ModelName, float]  # parts of the SLO
 Rates: TypeAlias = Mapping[ModelName, float]  # samples/s
@@ -74,7 +76,7 @@ class Chosen:
 
     Attributes:
         plan: it promises each model what it sustains, and no more. Its margins may be a little
-            smaller than those it was planned with.
+            smaller than those it was planned with, and so may the setting's batch building.
         tries: all of them, in order.
     """
 
@@ -136,8 +138,12 @@ class MarginSearch:
         if self._best is None:
             raise PlanningFailed("no margin that was tried has a plan that meets the target")
         best, plan = self._best
-        promised = promise(plan, best.sustained_rps, best.setting.batch_build_factor)
-        return Chosen(plan=promised, setting=best.setting, tries=tuple(self._tries))
+        factor = fitting_factor(plan, best.sustained_rps, best.setting.batch_build_factor)
+        return Chosen(
+            plan=promise(plan, best.sustained_rps, factor),
+            setting=replace(best.setting, batch_build_factor=factor),
+            tries=tuple(self._tries),
+        )
 
     def _candidates(self, models: Sequence[ModelName]) -> Iterator[Setting]:
         """Yield what might be better than the best so far, the most promising first."""
@@ -218,6 +224,28 @@ def _rounded(parts: Parts) -> Parts:
     return {model: max(0.1, round(part / most, 2)) for model, part in parts.items()}
 
 
+def fitting_factor(plan: Plan, sustained: Rates, batch_build_factor: float) -> float:
+    """Return the factor of batch building, lowered where a plan's SLOs leave no room for it.
+
+    At a small part of the planned rate a batch that gathers in full would come too late. It is
+    never waited for: a batch leaves when its first sample has to.
+
+    Args:
+        plan: as planned.
+        sustained: samples/s of each model.
+        batch_build_factor: that it was planned with.
+    """
+    fitting = [batch_build_factor]
+    for model in plan.models:
+        rate_rps = min(model.throughput_rps, sustained[model.model])
+        for pipeline in model.pipelines:
+            waiting = batch_build_us(_batch(pipeline, model), rate_rps, 1.0)
+            room_us = model.slo_us - pipeline.latency_us + pipeline.batch_build_us
+            if waiting * batch_build_factor > room_us:
+                fitting.append(math.floor(room_us / waiting / _FACTOR_STEP) * _FACTOR_STEP)
+    return min(fitting)
+
+
 def promise(plan: Plan, sustained: Rates, batch_build_factor: float) -> Plan:
     """Return the plan with throughputs that it sustains: pipelines carry as much less as needed.
 
@@ -226,7 +254,7 @@ def promise(plan: Plan, sustained: Rates, batch_build_factor: float) -> Plan:
     Args:
         plan: whose pools stay as they are.
         sustained: samples/s of each model.
-        batch_build_factor: of the options that it was planned with.
+        batch_build_factor: that fits (`fitting_factor`).
     """
     models = tuple(
         _promised(model, sustained[model.model], batch_build_factor) for model in plan.models
@@ -253,8 +281,7 @@ def _promised(model: ModelPlan, sustained_rps: float, factor: float) -> ModelPla
 
 
 def _slower(pipeline: Pipeline, model: ModelPlan, part: float, factor: float) -> Pipeline:
-    batch = max(model.pool(each).batch for each in pipeline.pools)
-    build_us = batch_build_us(batch, part * model.throughput_rps, factor)
+    build_us = batch_build_us(_batch(pipeline, model), part * model.throughput_rps, factor)
     build_us = max(build_us, pipeline.batch_build_us)
     return replace(
         pipeline,
@@ -262,3 +289,7 @@ def _slower(pipeline: Pipeline, model: ModelPlan, part: float, factor: float) ->
         batch_build_us=build_us,
         latency_us=pipeline.latency_us - pipeline.batch_build_us + build_us,
     )
+
+
+def _batch(pipeline: Pipeline, model: ModelPlan) -> int:
+    return max(model.pool(each).batch for each in pipeline.pools)

@@ -12,7 +12,16 @@ from penstock.domain.ids import ModelName
 from penstock.domain.plan import Plan
 from penstock.domain.units import micros_from_seconds
 from planner.margin_loop import as_found, plan_with_margins, with_margins
-from planner.margins import MARGINS, Margins, MarginSearch, Rates, Setting, Try, promise
+from planner.margins import (
+    MARGINS,
+    Margins,
+    MarginSearch,
+    Rates,
+    Setting,
+    Try,
+    fitting_factor,
+    promise,
+)
 from planner.planning import make_plan
 from planner.verify import find_faults
 from simulator.simulate import Scenario
@@ -117,6 +126,19 @@ def test_slower_batches_take_their_time_from_the_margin() -> None:
         model.slo_us, slower.pipelines[0].latency_us
     )
     assert slower.margin_us < model.margin_us
+
+
+@pytest.mark.parametrize("rate", [50.0, 7.0, 0.3])
+def test_batches_that_gather_too_slowly_for_the_slo_are_not_counted_on(rate: float) -> None:
+    plan = a_promise({ONE: 100.0})
+    factor = fitting_factor(plan, {ONE: rate}, 1.3)
+    (model,) = promise(plan, {ONE: rate}, factor).models
+    (pipeline,) = model.pipelines
+    assert pipeline.latency_us <= model.slo_us
+    assert 0 <= factor <= 1.3
+    if factor < 1.3:  # and no more was given up than had to be
+        waiting_us = 3 * 1_000_000 / rate
+        assert pipeline.latency_us + 2e-4 * waiting_us >= model.slo_us
 
 
 def test_the_loop_finds_a_verified_plan_that_sustains_more_than_the_usual_margin() -> None:
