@@ -48,7 +48,7 @@ protos: $(VENV)/installed-dev
 	$(BIN)/python tools/protos.py
 
 compiled: $(VENV)/installed-dev
-	$(BIN)/python tools/compiled.py
+	$(BIN)/python -m tools.compiled
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

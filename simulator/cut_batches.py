@@ -113,7 +113,7 @@ class CutBatches:
             cut, place = self._held.pop(key).cut, key[2]
             cut.at.discard(place)
             if place in cut.computing:
-                self._computations.end_us[cut.computing.pop(place)] = self._engine.now_us
+                self._computations.cut_short(cut.computing.pop(place), self._engine.now_us)
 
     def is_with(self, travel: Travel, cut: Cut, instance: Instance) -> bool:
         """Tell whether an instance has rows of a batch, or has not yet sent all of them."""
@@ -126,7 +126,7 @@ class CutBatches:
         for record, part in cut.done:
             before = travel.useful * part.first // travel.samples
             upto = travel.useful * part.end // travel.samples
-            self._computations.useful[record] = upto - before
+            self._computations.count_useful(record, upto - before)
 
     def _reach(self, piece: _Piece) -> None:
         travel, cut, place, rows, _ = piece

@@ -1,28 +1,43 @@
-"""Future actions, a feed of arrivals, and the present instant; nothing else."""
+"""Future actions, a feed of arrivals, and the present instant; nothing else.
+
+Actions lie in windows of time. Only the present window is in order; the others are sorted when
+their turn comes. So an action costs the same however many are scheduled, as a heap's would not.
+"""
 
 from __future__ import annotations
 
-import heapq
 import sys
+from bisect import insort
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from heapq import heappop, heappush
+from typing import Final, TypeAlias, TypeVar
 
 from penstock.domain.errors import InvariantViolation
 from penstock.domain.units import Micros
 
 T = TypeVar("T")
+Entry: TypeAlias = tuple[Micros, int, Callable[..., None], object]
 
-_PROGRESS_EVENTS = 5_000
-_NEVER_US = sys.maxsize
+_PROGRESS_EVENTS: Final = 5_000
+_NEVER_US: Final = sys.maxsize
+_WINDOW_BITS: Final = 10  # a window is about a millisecond
 
 
 class Engine:
-    """Runs actions in order of (time, order of scheduling), each on its subject."""
+    """Runs actions in order of (time, order of scheduling), each on its subject.
+
+    Invariant: what is scheduled for the present window or before it is in `_present`, in order;
+    the rest is in `_later`, by window.
+    """
 
     def __init__(self) -> None:
         self.now_us: Micros = 0
         self.halted = False
-        self._heap: list[tuple[Micros, int, Callable[..., None], object]] = []
+        self._present: list[Entry] = []
+        self._done = 0  # so many of the present window's actions
+        self._window = -1
+        self._later: dict[int, list[Entry]] = {}
+        self._windows: list[int] = []  # a heap of the windows there are
         self._scheduled = 0
         self._feed: Iterator[tuple[Micros, object]] = iter(())
         self._on_fed: Callable[..., None] = _ignore
@@ -35,8 +50,16 @@ class Engine:
         """
         if at_us < self.now_us:
             raise InvariantViolation(f"scheduled for {at_us}, it is {self.now_us}")
-        heapq.heappush(self._heap, (at_us, self._scheduled, action, subject))
+        entry = (at_us, self._scheduled, action, subject)
         self._scheduled += 1
+        window = at_us >> _WINDOW_BITS
+        if window <= self._window:
+            insort(self._present, entry, self._done)
+        elif window in self._later:
+            self._later[window].append(entry)
+        else:
+            self._later[window] = [entry]
+            heappush(self._windows, window)
 
     def feed(self, subjects: Iterator[tuple[Micros, T]], action: Callable[[T], None]) -> None:
         """Do an action on each subject at its instant, before all else that is scheduled for it.
@@ -64,11 +87,11 @@ class Engine:
             InvariantViolation: the feed is not in order of time.
         """
         done = 0
-        heap = self._heap
         fed_us, fed = self._next_fed()
         while not self.halted:
-            if heap and heap[0][0] < fed_us:
-                self.now_us, _, action, subject = heapq.heappop(heap)
+            if self._is_next_before(fed_us):
+                self.now_us, _, action, subject = self._present[self._done]
+                self._done += 1
                 action(subject)
             elif fed_us < _NEVER_US:
                 self.now_us = fed_us
@@ -79,6 +102,16 @@ class Engine:
             done += 1
             if on_progress is not None and done % _PROGRESS_EVENTS == 0:
                 on_progress(self.now_us)
+
+    def _is_next_before(self, at_us: Micros) -> bool:
+        """Tell whether an action comes before an instant; then it is the next of the present."""
+        if self._done == len(self._present):
+            if not self._windows or self._windows[0] << _WINDOW_BITS >= at_us:
+                return False
+            self._window = heappop(self._windows)
+            self._present = sorted(self._later.pop(self._window))
+            self._done = 0
+        return self._present[self._done][0] < at_us
 
     def _next_fed(self) -> tuple[Micros, object]:
         at_us, subject = next(self._feed, (_NEVER_US, None))

@@ -4,36 +4,67 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from typing import overload
+from typing import Final, overload
 
 from penstock.domain.ids import BatchId, InstanceId
 from penstock.domain.outcomes import Interval
 from penstock.domain.units import Micros
 
+_WIDTH: Final = 7  # cells of a computation
+_USEFUL: Final = 4  # where its useful samples are
+_END: Final = 6  # where its end is
+
 
 class Computations(Sequence[Interval]):
-    """What instances computed, in order of start: a column for each field.
+    """What instances computed, in order of start: all numbers in one array, row after row.
 
     Reads as a sequence of intervals, which are made when they are asked for: a run has millions.
+    A column is copied when it is asked for.
 
     Attributes:
         instances: names; the column `instance` holds places in it.
-        useful: samples of the batch that were answered in time.
     """
 
-    __slots__ = (
-        "batch", "end_us", "instance", "instances", "samples", "stage", "start_us", "useful"
-    )  # fmt: skip
+    __slots__ = ("_cells", "instances")
 
     def __init__(self, instances: Sequence[InstanceId] = ()) -> None:
         self.instances = tuple(instances)
-        self.instance = array("i")
-        self.stage = array("i")
-        self.batch = array("q")
-        self.samples = array("i")
-        self.useful = array("i")
-        self.start_us = array("q")
-        self.end_us = array("q")
+        self._cells = array("q")
+
+    @property
+    def instance(self) -> array[int]:
+        """Which instance computed, as a place in `instances`."""
+        return self._cells[0::_WIDTH]
+
+    @property
+    def stage(self) -> array[int]:
+        """Which stage of the batch's pipeline it was."""
+        return self._cells[1::_WIDTH]
+
+    @property
+    def batch(self) -> array[int]:
+        """Ids of the batches."""
+        return self._cells[2::_WIDTH]
+
+    @property
+    def samples(self) -> array[int]:
+        """How many samples were computed."""
+        return self._cells[3::_WIDTH]
+
+    @property
+    def useful(self) -> array[int]:
+        """How many of them were answered in time."""
+        return self._cells[_USEFUL::_WIDTH]
+
+    @property
+    def start_us(self) -> array[int]:
+        """When it began."""
+        return self._cells[5::_WIDTH]
+
+    @property
+    def end_us(self) -> array[int]:
+        """When it ended."""
+        return self._cells[_END::_WIDTH]
 
     def begin(
         self,
@@ -45,18 +76,22 @@ class Computations(Sequence[Interval]):
         end_us: Micros,
     ) -> int:
         """Add a computation that will end then if nothing happens; return its place."""
-        self.instance.append(instance)
-        self.stage.append(stage)
-        self.batch.append(batch)
-        self.samples.append(samples)
-        self.useful.append(0)
-        self.start_us.append(start_us)
-        self.end_us.append(end_us)
-        return len(self.end_us) - 1
+        place = len(self._cells) // _WIDTH
+        self._cells.extend((instance, stage, batch, samples, 0, start_us, end_us))
+        return place
+
+    def count_useful(self, place: int, samples: int) -> None:
+        """Take it that so many samples of a computation were answered in time."""
+        self._cells[place * _WIDTH + _USEFUL] = samples
+
+    def cut_short(self, place: int, end_us: Micros) -> None:
+        """Let a computation end then, if it has not ended before."""
+        cell = place * _WIDTH + _END
+        self._cells[cell] = min(self._cells[cell], end_us)
 
     def __len__(self) -> int:
         """Return how many there are."""
-        return len(self.end_us)
+        return len(self._cells) // _WIDTH
 
     @overload
     def __getitem__(self, place: int) -> Interval: ...
@@ -66,13 +101,15 @@ class Computations(Sequence[Interval]):
         """Return one as an interval, or some of them."""
         if isinstance(place, slice):
             return [self[each] for each in range(*place.indices(len(self)))]
+        first = range(len(self))[place] * _WIDTH
+        instance, stage, batch, samples, _, start_us, end_us = self._cells[first : first + _WIDTH]
         return Interval(
-            instance=self.instances[self.instance[place]],
-            stage=self.stage[place],
-            batch=BatchId(self.batch[place]),
-            samples=self.samples[place],
-            start_us=self.start_us[place],
-            end_us=self.end_us[place],
+            instance=self.instances[instance],
+            stage=stage,
+            batch=BatchId(batch),
+            samples=samples,
+            start_us=start_us,
+            end_us=end_us,
         )
 
     def __iter__(self) -> Iterator[Interval]:

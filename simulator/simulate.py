@@ -7,20 +7,21 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import attrgetter
 
 from penstock.arrivals import Law, instants_of
 from penstock.domain.arrivals import Arrival
 from penstock.domain.errors import InvalidInput, InvalidSettings, UnknownName
-from penstock.domain.ids import ModelName, PoolId, RequestId
+from penstock.domain.ids import ModelName, PoolId
 from penstock.domain.outcomes import Outcome, Summary, summarise
 from penstock.domain.plan import Plan
-from penstock.domain.requests import Request
 from penstock.domain.units import Micros
 from penstock.policies import batching_policy, routing_policy
 from penstock.scheduling.dispatcher import Dispatcher
 from simulator.disturbances import Outage, ProfileError, Straggler, check_number
 from simulator.engine import Engine
 from simulator.fleet import Downtime, Gpu, gpus_of, planned_downtimes, random_downtimes
+from simulator.incoming import check_models, requests_of
 from simulator.noise import (
     LogNormalJitter,
     Stragglers,
@@ -146,7 +147,7 @@ def planned_load(
         dice = random.Random(seed + number)
         instants = instants_of(law, load * model.throughput_rps, duration_us, dice)
         arrivals.extend(Arrival(arrival_us=at_us, model=model.model) for at_us in instants)
-    return sorted(arrivals, key=lambda each: (each.arrival_us, each.model))
+    return sorted(arrivals, key=attrgetter("arrival_us", "model"))
 
 
 def simulate_plan(
@@ -180,7 +181,7 @@ def simulate_plan(
     if span_us <= scenario.warmup_us:
         raise InvalidInput("simulate", "warmup", "less than the duration", f"{span_us} us")
     scenario.check()
-    _check_models(plan, arrivals)
+    check_models(plan, arrivals)
     batching = stage_policy(scenario.batching)
     relay = None if batching is None else Relay(plan)
     asked, plan = plan, plan if relay is None else relay.plan
@@ -210,7 +211,7 @@ def simulate_plan(
         plan, gpus, dispatcher, engine, conditions, window_us, most_misses, relay=relay, log=log
     )
     world.start()
-    requests = _requests(asked, arrivals)
+    requests = requests_of(asked, arrivals)
     if relay is None:
         world.offer(requests)
     else:
@@ -222,7 +223,7 @@ def simulate_plan(
     counted = [each for each in world.outcomes if each.arrival_us >= scenario.warmup_us]
     end_us = min(span_us, engine.now_us) if engine.halted else span_us
     return Simulation(
-        outcomes=tuple(sorted(counted, key=lambda each: each.arrival_us)),
+        outcomes=tuple(sorted(counted, key=attrgetter("arrival_us"))),
         intervals=world.computations,
         span_us=span_us - scenario.warmup_us,
         window_us=(scenario.warmup_us, end_us),
@@ -283,28 +284,3 @@ def _check_repair(mtbf_us: Micros | None, mttr_us: Micros | None) -> None:
     for name, value in (("mtbf", mtbf_us), ("mttr", mttr_us)):
         if value is not None and value < 1:
             raise InvalidSettings(name, "", "more than no time", f"{value} us")
-
-
-def _check_models(plan: Plan, arrivals: Sequence[Arrival]) -> None:
-    known = {model.model for model in plan.models}
-    if known.issuperset({each.model for each in arrivals}):
-        return
-    for number, each in enumerate(arrivals):
-        if each.model not in known:
-            place, expected = f"line {number + 2}", f"a model of {sorted(known)}"
-            raise InvalidInput("trace", place, expected, repr(each.model))
-
-
-def _requests(plan: Plan, arrivals: Sequence[Arrival]) -> Iterator[tuple[Micros, Request]]:
-    """Yield each request when it is due, so that not all of them have to be kept."""
-    slos = {model.model: model.slo_us for model in plan.models}
-    for number, each in enumerate(arrivals):
-        slo_us = each.slo_us if each.slo_us is not None else slos[each.model]
-        request = Request(
-            id=RequestId(number),
-            model=each.model,
-            samples=each.samples,
-            arrival_us=each.arrival_us,
-            deadline_us=each.arrival_us + slo_us,
-        )
-        yield each.arrival_us, request

@@ -18,7 +18,7 @@ from penstock.domain.errors import InvariantViolation
 from penstock.domain.ids import BatchId, ModelName, RequestId
 from penstock.domain.outcomes import Outcome
 from penstock.domain.plan import Plan
-from penstock.domain.requests import Request
+from penstock.domain.requests import Request, samples_of
 from penstock.domain.units import Micros
 from penstock.scheduling.dispatcher import Dispatcher
 from penstock.scheduling.effects import (
@@ -117,6 +117,7 @@ class World:
         self._down = dict.fromkeys(self._instances, 0)
         self._wake = 0
         self._inbox: deque[Event] = deque()
+        self._handling = False
         self._touched: set[ModelName] = set()
         self.outcomes: list[Outcome] = []
         self.computations = Computations(tuple(self._instances))
@@ -167,19 +168,24 @@ class World:
 
     def _post(self, event: Event) -> None:
         """Let the dispatcher handle an event now, or right after the one being handled."""
-        self._inbox.append(event)
-        if len(self._inbox) > 1:
+        if self._handling:
+            self._inbox.append(event)
             return
-        now_us, inbox = self._engine.now_us, self._inbox
-        while inbox:
-            effects = self._dispatcher.handle(now_us, inbox[0])
-            if self._log is not None:
-                self._log(now_us, inbox[0], effects)
-            for effect in effects:
-                self._perform(effect)
-            inbox.popleft()
+        self._handling = True
+        self._handle(event)
+        while self._inbox:
+            self._handle(self._inbox.popleft())
+        self._handling = False
         if self._touched:
             self._note_queues()
+
+    def _handle(self, event: Event) -> None:
+        now_us = self._engine.now_us
+        effects = self._dispatcher.handle(now_us, event)
+        if self._log is not None:
+            self._log(now_us, event, effects)
+        for effect in effects:
+            self._perform(effect)
 
     def _perform(self, effect: Effect) -> None:
         match effect:
@@ -243,7 +249,7 @@ class World:
     # The way of a batch
 
     def _send(self, run: RunBatch) -> None:
-        samples = sum([each.count for each in run.slices])
+        samples = samples_of(run.slices)
         instances = tuple([self._instances[hop.instance] for hop in run.route])
         wires_us = self._wires_us[run.model, run.pipeline]
         travel = Travel(run, samples, instances, wires_us)
@@ -367,7 +373,7 @@ class World:
         if travel.cut is not None:
             self._cut.mark_useful(travel, travel.cut)
         for place in travel.computed:
-            self.computations.useful[place] = travel.useful
+            self.computations.count_useful(place, travel.useful)
 
     # Failures
 
@@ -402,9 +408,8 @@ class World:
     def _lose(self, travel: Travel) -> None:
         travel.lost = True
         self._travels.pop(travel.run.batch, None)
-        now_us, ends_us = self._engine.now_us, self.computations.end_us
-        if travel.held and travel.computed and ends_us[travel.computed[-1]] > now_us:
-            ends_us[travel.computed[-1]] = now_us
+        if travel.held and travel.computed:
+            self.computations.cut_short(travel.computed[-1], self._engine.now_us)
 
     def _tell_lost(self, instance: Instance) -> None:
         if not instance.told:

@@ -1,10 +1,11 @@
 """Compiles the scheduling core and the simulator's inner loop with mypyc, beside the source.
 
 The Python files stay the only source: packages are copied to build/compiled, the modules listed
-here become extension modules there, and nothing in the checkout changes. Put that folder first to
+here become extension modules there, and nothing in the checkout changes. What `@dataclass` would
+make only at run time is written out in the copies (`tools.spelled_out`). Put that folder first to
 use them; build again after a change.
 
-    python tools/compiled.py
+    python -m tools.compiled
     PYTHONPATH=build/compiled penstock simulate plan.json --find-max-load 0.99
 """
 
@@ -16,10 +17,13 @@ import sys
 from itertools import chain
 from pathlib import Path
 
+from tools.spelled_out import spelled_out
+
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "build" / "compiled"
 PACKAGES = ("penstock", "simulator")
 MODULES = (
+    "penstock/domain/arrivals.py",
     "penstock/domain/requests.py",
     "penstock/domain/outcomes.py",
     "penstock/scheduling/*.py",
@@ -27,6 +31,7 @@ MODULES = (
     "penstock/policies/batching/*.py",
     "penstock/policies/routing/*.py",
     "simulator/engine.py",
+    "simulator/incoming.py",
     "simulator/noise.py",
     "simulator/parts.py",
     "simulator/record.py",
@@ -40,10 +45,10 @@ def main() -> int:
     for package in PACKAGES:
         ignored = shutil.ignore_patterns("__pycache__", "*.so")
         shutil.copytree(ROOT / package, TARGET / package, ignore=ignored)
-    modules = sorted(
-        str(path.relative_to(TARGET))
-        for path in chain.from_iterable(TARGET.glob(pattern) for pattern in MODULES)
-    )
+    paths = sorted(chain.from_iterable(TARGET.glob(pattern) for pattern in MODULES))
+    for path in paths:
+        path.write_text(spelled_out(path.read_text(encoding="utf-8")), encoding="utf-8")
+    modules = [str(path.relative_to(TARGET)) for path in paths]
     command = [sys.executable, "-m", "mypyc", *modules]
     done = subprocess.run(command, cwd=TARGET, capture_output=True, text=True, check=False)
     shutil.rmtree(TARGET / "build", ignore_errors=True)

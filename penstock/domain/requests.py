@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -34,6 +35,14 @@ class Slice:
     request: RequestId
     first: int
     count: int
+
+
+def samples_of(slices: Iterable[Slice]) -> int:
+    """Return how many samples slices have together."""
+    samples = 0
+    for each in slices:
+        samples += each.count
+    return samples
 
 
 class DropReason(Enum):

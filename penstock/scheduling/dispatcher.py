@@ -14,7 +14,7 @@ from typing import assert_never
 from penstock.domain.errors import InvariantViolation
 from penstock.domain.ids import BatchId, InstanceId, ModelName, RequestId, ServerId
 from penstock.domain.plan import Plan
-from penstock.domain.requests import DropReason, Request, Slice
+from penstock.domain.requests import DropReason, Request, Slice, samples_of
 from penstock.domain.units import US_PER_SECOND, Micros
 from penstock.scheduling.effects import (
     CancelBatch,
@@ -54,6 +54,8 @@ from penstock.scheduling.ports import (
 )
 from penstock.scheduling.served import ServedQueue
 from penstock.scheduling.waiting import WaitingQueue
+
+_STALE = 4  # entries per flight to be given up; with more those of ended ones are thrown away
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,18 +270,17 @@ class Dispatcher:
         if launch.only_in_time:
             slices = self._put_back_late(queue, slices, offer.completion_us)
         if offer.size > offer.pipeline.uncut:
-            offer = shorten(offer, sum(each.count for each in slices))
+            offer = shorten(offer, samples_of(slices))
         batch = BatchId(self._next_batch)
         self._next_batch += 1
         requests = [self._requests[each.request] for each in slices]
-        abandon_us = max(each.request.deadline_us for each in requests)
+        abandon_us = max([each.request.deadline_us for each in requests])
         give_up_us = max(abandon_us, offer.completion_us) + self._limits.stall_us
         flight = open_flight(batch, offer, tuple(slices), self._now_us, give_up_us)
         self._flights[batch] = flight
-        heapq.heappush(self._give_ups, (give_up_us, batch))
-        self._need(give_up_us)
+        self._watch(flight)
         for each in requests:
-            each.batches.add(batch)
+            each.board(batch)
         queue.routing.launched(offer)
         effects.append(
             RunBatch(
@@ -292,6 +293,14 @@ class Dispatcher:
                 completion_us=offer.completion_us,
             )
         )
+
+    def _watch(self, flight: Flight) -> None:
+        """See that a flight is given up in time; most are answered long before."""
+        heapq.heappush(self._give_ups, (flight.give_up_us, flight.batch))
+        self._need(flight.give_up_us)
+        if len(self._give_ups) > _STALE * len(self._flights) + _STALE:
+            self._give_ups = [each for each in self._give_ups if each[1] in self._flights]
+            heapq.heapify(self._give_ups)
 
     def _put_back_late(
         self, queue: ServedQueue, slices: list[Slice], completion_us: Micros
@@ -325,7 +334,7 @@ class Dispatcher:
             open_request = self._requests.get(each.request)
             if open_request is None:
                 continue
-            open_request.batches.discard(batch)
+            open_request.leave(batch)
             open_request.unanswered -= each.count
             met = self._now_us <= open_request.request.deadline_us
             in_time &= met
@@ -361,7 +370,7 @@ class Dispatcher:
         """Queue the samples of a lost flight again, or end requests that lost too many."""
         waiting = self._queues[flight.model].waiting
         for open_request in owed(self._requests, flight):
-            open_request.batches.discard(flight.batch)
+            open_request.leave(flight.batch)
             open_request.rebooked += 1
             if open_request.rebooked > self._limits.rebookings:
                 self._end(open_request.request.id, DropReason.UNAVAILABLE, detail, effects)
@@ -373,7 +382,7 @@ class Dispatcher:
         self, flight: Flight, reason: DropReason, detail: str, effects: list[Effect]
     ) -> None:
         for open_request in owed(self._requests, flight):
-            open_request.batches.discard(flight.batch)
+            open_request.leave(flight.batch)
             self._end(open_request.request.id, reason, detail, effects)
 
     # Instances and plans

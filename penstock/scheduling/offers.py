@@ -12,7 +12,8 @@ A batch that some stage takes in parts is offered by `penstock.scheduling.part_o
 from __future__ import annotations
 
 import heapq
-from typing import NamedTuple, NoReturn, TypeAlias
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from penstock.domain.errors import InvariantViolation
 from penstock.domain.ids import BatchId
@@ -26,7 +27,8 @@ Transfer: TypeAlias = tuple[Micros, Micros] | None
 Entry: TypeAlias = tuple[Micros, int, Instance]
 
 
-class OfferedHop(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class OfferedHop:
     """One stage of an offer.
 
     Attributes:
@@ -41,7 +43,8 @@ class OfferedHop(NamedTuple):
     end_us: Micros
 
 
-class Offer(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Offer:
     """What a batch of `size` would get if it left now.
 
     Attributes:
@@ -134,7 +137,7 @@ def shorten(offer: Offer, size: int) -> Offer:
     """Return the offer for a batch that turned out smaller, at the same times."""
     if size == offer.size or not isinstance(offer.hops[0], OfferedPart):
         return offer
-    return offer._replace(size=size, hops=shortened(parts_of(offer), size))
+    return replace(offer, size=size, hops=shortened(parts_of(offer), size))
 
 
 def _in_parts(pipeline: LivePipeline, size: int, now_us: Micros, hop_us: Micros) -> Offer:
@@ -162,13 +165,14 @@ def _earliest(
     if wire_us == 0:
         return _first_free(pool, before.end_us + hop_us, compute_us, next_wire_us, now_us)
     sender = before.instance
-    best: OfferedHop | None = None
-    best_us = 0
+    best: Instance | None = None
+    best_us = best_start_us = 0
+    transfer_us: Transfer = None
     for each in pool.on_server(sender.server):
         start_us = max(before.end_us + hop_us, each.timeline.free_at(now_us))
         done_us = _done_us(each, start_us + compute_us, next_wire_us)
         if best is None or done_us < best_us:
-            best, best_us = OfferedHop(each, None, start_us, start_us + compute_us), done_us
+            best, best_us, best_start_us = each, done_us, start_us
     by_free = pool.by_free
     up = sender.card.up
     leave_us = up.gap(before.end_us, wire_us)
@@ -189,11 +193,11 @@ def _earliest(
         start_us = max(there_us + hop_us, each.timeline.free_at(now_us))
         done_us = _done_us(each, start_us + compute_us, next_wire_us)
         if best is None or done_us < best_us:
-            best_us = done_us
-            best = OfferedHop(each, (from_us, there_us), start_us, start_us + compute_us)
+            best, best_us, best_start_us = each, done_us, start_us
+            transfer_us = (from_us, there_us)
     for entry in looked_at:
         heapq.heappush(by_free, entry)
-    return best or _nobody(pool)
+    return _hop(pool, best, transfer_us, best_start_us, compute_us)
 
 
 def _first_free(
@@ -222,9 +226,7 @@ def _first_free(
         looked_at.append(heapq.heappop(by_free))
     for entry in looked_at:
         heapq.heappush(by_free, entry)
-    if best is None:
-        return _nobody(pool)
-    return OfferedHop(best, None, best_start_us, best_start_us + compute_us)
+    return _hop(pool, best, None, best_start_us, compute_us)
 
 
 def _done_us(instance: Instance, end_us: Micros, next_wire_us: Micros) -> Micros:
@@ -232,5 +234,13 @@ def _done_us(instance: Instance, end_us: Micros, next_wire_us: Micros) -> Micros
     return instance.card.up.gap(end_us, next_wire_us) if next_wire_us else end_us
 
 
-def _nobody(pool: LivePool) -> NoReturn:
-    raise InvariantViolation(f"pool {pool.plan.id} has no instance")
+def _hop(
+    pool: LivePool,
+    found: Instance | None,
+    transfer_us: Transfer,
+    start_us: Micros,
+    compute_us: Micros,
+) -> OfferedHop:
+    if found is None:
+        raise InvariantViolation(f"pool {pool.plan.id} has no instance")
+    return OfferedHop(found, transfer_us, start_us, start_us + compute_us)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from penstock.domain.errors import InvariantViolation
@@ -31,7 +32,8 @@ from penstock.scheduling.parts import Part
 _DRAFT = BatchId(-1)  # what transfers are booked for while an offer is drafted
 
 
-class OfferedTransfer(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class OfferedTransfer:
     """Rows on two network cards at once.
 
     Attributes:
@@ -43,7 +45,8 @@ class OfferedTransfer(NamedTuple):
     end_us: Micros
 
 
-class OfferedPart(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class OfferedPart:
     """One part of one stage of an offer.
 
     Attributes:
@@ -123,10 +126,11 @@ def shortened(hops: Sequence[OfferedPart], size: int) -> tuple[OfferedPart, ...]
     kept = [place for place, hop in enumerate(hops) if hop.part.first < size]
     moved = {place: number for number, place in enumerate(kept)}
     return tuple(
-        hops[place]._replace(
+        replace(
+            hops[place],
             part=hops[place].part.within(size),
             transfers=tuple(
-                each._replace(place=moved[each.place])
+                replace(each, place=moved[each.place])
                 for each in hops[place].transfers
                 if each.place in moved
             ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from penstock.domain.ids import PipelineId
 from penstock.domain.requests import DropReason, Request
@@ -58,7 +58,8 @@ class Drop:
 Decision: TypeAlias = Launch | Wait | Drop
 
 
-class Finished(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Finished:
     """A batch that was answered.
 
     Attributes:

@@ -174,14 +174,14 @@ class StageRunner:
 
     def _start_next(self, now_us: Micros, effects: list[RunnerEffect]) -> Micros | None:
         """Start what is next, if it may; return when to look again if only time is missing."""
-        if self._running is not None:
+        if self._running is not None or not self._waiting:
             return None
         for late in [each for each in self._waiting.values() if each.abandon_us <= now_us]:
             del self._waiting[late.batch, late.place]
             self._give_up(late, AbandonReason.LATE, effects)
-        if not self._waiting:
+        first = self._first_waiting()
+        if first is None:
             return None
-        first = min(self._waiting.values(), key=lambda each: each.sequence)
         if first.sequence > self._next_sequence and first.start_us > now_us:
             return first.start_us
         self._running = (first.batch, first.place)
@@ -189,6 +189,14 @@ class StageRunner:
         self._pass_over(first)
         effects.append(Compute(first.batch, first.place))
         return None
+
+    def _first_waiting(self) -> BatchArrived | None:
+        """Return what was booked first of all that waits."""
+        first: BatchArrived | None = None
+        for each in self._waiting.values():
+            if first is None or each.sequence < first.sequence:
+                first = each
+        return first
 
     def _watch_incomplete(
         self, now_us: Micros, wake_us: Micros | None, effects: list[RunnerEffect]

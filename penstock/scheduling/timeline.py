@@ -34,7 +34,7 @@ class Timeline(Generic[K]):
     __slots__ = ("_bookings", "_busy_until_us", "_first_end_us", "_last_end_us", "free_us")
 
     def __init__(self) -> None:
-        self._bookings: dict[K, Booking] = {}
+        self._bookings: dict[K, tuple[Micros, Micros]] = {}
         self._busy_until_us: Micros = 0
         self._first_end_us: Micros = 0
         self._last_end_us: Micros = 0
@@ -71,7 +71,7 @@ class Timeline(Generic[K]):
             raise InvariantViolation(
                 f"{key} cannot be booked on [{start_us}, {end_us}): last booking is {last}"
             )
-        self._bookings[key] = Booking(start_us, end_us)
+        self._bookings[key] = (start_us, end_us)
         self._last_end_us = end_us
         self.free_us = max(self.free_us, start_us) + end_us - start_us
         if first:
@@ -90,12 +90,12 @@ class Timeline(Generic[K]):
 
     def bookings(self) -> dict[K, Booking]:
         """Return a copy of the bookings, in order of time."""
-        return dict(self._bookings)
+        return {key: Booking(*each) for key, each in self._bookings.items()}
 
     def _settle(self) -> None:
         """Predict anew, after a booking was forgotten."""
         if self._bookings:
-            self._last_end_us = next(reversed(self._bookings.values())).end_us
+            self._last_end_us = next(reversed(self._bookings.values()))[1]
             self._first_end_us, self.free_us = self._ends_from(0)
         else:
             self._first_end_us = self.free_us = self._busy_until_us

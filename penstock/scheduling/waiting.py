@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from penstock.domain.ids import RequestId
 from penstock.domain.requests import Request, Slice
 from penstock.domain.units import Micros
 
 
-@dataclass(slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class _Piece:
-    """Samples of one request that still wait. Ordered by priority, deadline, arrival, id."""
+    """Samples [first, first + count) of one request, that still wait."""
 
-    rank: tuple[int, Micros, Micros, int]
     first: int
-    count: int = field(compare=False)
-    request: Request = field(compare=False)
+    count: int
+    request: Request
+
+
+# In order of priority, deadline, arrival and id of the request, then of the first sample.
+_Entry: TypeAlias = tuple[int, Micros, Micros, int, int, _Piece]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class WaitingQueue:
     """
 
     def __init__(self) -> None:
-        self._heap: list[_Piece] = []
+        self._heap: list[_Entry] = []
         self._live: dict[RequestId, int] = {}
         self.samples = 0
 
@@ -49,24 +53,26 @@ class WaitingQueue:
 
     def push(self, request: Request, first: int, count: int) -> None:
         """Add samples [first, first + count) of a request."""
-        priority = request.priority if request.priority > 0 else _LAST_PRIORITY
-        rank = (priority, request.deadline_us, request.arrival_us, request.id)
-        heapq.heappush(self._heap, _Piece(rank, first, count, request))
+        heapq.heappush(self._heap, _entry(_Piece(first, count, request)))
         self._live[request.id] = self._live.get(request.id, 0) + count
         self.samples += count
 
     def head(self) -> Request | None:
         """Return the request at the front, or None; changes nothing that shows."""
-        while self._heap and self._heap[0].request.id not in self._live:
+        while self._heap:
+            request = self._heap[0][-1].request
+            if request.id in self._live:
+                return request
             heapq.heappop(self._heap)
-        return self._heap[0].request if self._heap else None
+        return None
 
     def in_order(self) -> Iterator[Queued]:
         """Yield what waits, front first; changes nothing. Reading k of them takes k log k."""
         heap = self._heap
         ahead = [(heap[0], 0)] if heap else []
         while ahead:
-            piece, place = heapq.heappop(ahead)
+            entry, place = heapq.heappop(ahead)
+            piece = entry[-1]
             if piece.request.id in self._live:
                 yield Queued(piece.request, piece.count)
             for child in range(2 * place + 1, min(2 * place + 3, len(heap))):
@@ -84,7 +90,7 @@ class WaitingQueue:
         """Remove up to `count` samples from the front; a request may be cut."""
         slices: list[Slice] = []
         while count > 0 and self.head() is not None:
-            piece = self._heap[0]
+            piece = self._heap[0][-1]
             taken = min(count, piece.count)
             slices.append(Slice(piece.request.id, piece.first, taken))
             self._shrink(piece, taken)
@@ -98,8 +104,8 @@ class WaitingQueue:
         else:
             # `first` takes part in the heap order only among pieces of one request: growing
             # the smallest of them may put it behind its sisters, so it is pushed anew.
-            rest = _Piece(piece.rank, piece.first + taken, piece.count - taken, piece.request)
-            heapq.heapreplace(self._heap, rest)
+            rest = _Piece(piece.first + taken, piece.count - taken, piece.request)
+            heapq.heapreplace(self._heap, _entry(rest))
         self.samples -= taken
         self._live[identity] -= taken
         if self._live[identity] == 0:
@@ -107,3 +113,9 @@ class WaitingQueue:
 
 
 _LAST_PRIORITY = 1 << 62
+
+
+def _entry(piece: _Piece) -> _Entry:
+    request = piece.request
+    priority = request.priority if request.priority > 0 else _LAST_PRIORITY
+    return priority, request.deadline_us, request.arrival_us, request.id, piece.first, piece

@@ -13,6 +13,7 @@ import pytest
 
 from penstock.domain.blocks import BlockPartition
 from penstock.domain.errors import InvalidInput, StageLoadFailed, UnknownName
+from penstock.domain.execution import ExecutionOptions
 from penstock.domain.tensors import Buffer, Tensor
 from penstock.formats.graphs import write_blocks
 from tests.support.repositories import unsplit, write_tiny_model
@@ -50,6 +51,7 @@ def an_order(**changes: object) -> StageOrder:
         end_block=3,
         batch=BATCH,
         latency_us_by_batch=LATENCIES_US,
+        execution=ExecutionOptions(compile="off"),
     )
     return dataclasses.replace(order, **changes)  # type: ignore[arg-type]
 
@@ -119,9 +121,10 @@ def test_two_stages_make_what_one_makes(name: str, repository: Path, stage: Stag
     whole = loaded(name, stage)
     halfway = first.run(rows(2), 2).tensors
     assert [each.name for each in halfway] == ["t1"]
-    assert floats(second.run(halfway, 2).tensors[0].data) == floats(
-        whole.run(rows(2), 2).tensors[0].data
-    )
+    found = floats(second.run(halfway, 2).tensors[0].data)
+    expected = floats(whole.run(rows(2), 2).tensors[0].data)
+    # On a GPU each may have another batch size captured, which may choose other kernels.
+    assert found == (pytest.approx(expected, rel=1e-5, abs=1e-6) if name == "cuda" else expected)
 
 
 @pytest.mark.parametrize("name", EXECUTORS)

@@ -45,7 +45,7 @@ class RoundRobin:
         price = offer.size if self.weighted else 1
         for pipeline, weight in self._weights.items():
             self._credit[pipeline] = self._credit.get(pipeline, 0.0) + price * weight
-        self._credit[offer.pipeline.id] -= price * sum(self._weights.values())
+        self._credit[offer.pipeline.id] -= price * sum(self._weights.values(), 0.0)
 
     def _claim(self, offer: Offer) -> float:
         pipeline = offer.pipeline.id

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 
 import pytest
@@ -22,6 +23,33 @@ def test_what_is_fed_comes_before_what_is_scheduled_for_the_same_instant() -> No
     engine.feed(iter([(1, "b"), (2, "c"), (3, "d")]), note)
     engine.run()
     assert seen == [(1, "b"), (1, "a"), (2, "c"), (2, "first"), (2, "later"), (3, "d")]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("reach_us", [3, 3_000, 3_000_000])
+def test_actions_come_in_order_of_time_then_of_scheduling(seed: int, reach_us: int) -> None:
+    engine, dice = Engine(), random.Random(seed)
+    scheduled: list[tuple[int, int]] = []
+    seen: list[tuple[int, int]] = []
+
+    def schedule() -> None:
+        entry = (engine.now_us + dice.randrange(reach_us), len(scheduled))
+        scheduled.append(entry)
+        engine.at(entry[0], act, entry)
+
+    def act(entry: tuple[int, int]) -> None:
+        assert entry[0] == engine.now_us
+        seen.append(entry)
+        for _ in range(dice.randrange(3) if len(scheduled) < 400 else 0):
+            schedule()
+
+    for _ in range(30):
+        schedule()
+    fed = [dice.randrange(2 * reach_us) for _ in range(30)]
+    engine.feed(((each, None) for each in sorted(fed)), lambda _: schedule())
+    engine.run()
+    assert len(seen) >= 60
+    assert seen == sorted(scheduled)
 
 
 def test_a_feed_is_drawn_as_time_goes_on() -> None:

@@ -176,9 +176,20 @@ def test_computations_read_as_intervals() -> None:
     assert kept[:1] == [first]
     with pytest.raises(IndexError):
         kept[2]
-    kept.useful[0] = 2
+    kept.count_useful(0, 2)
     assert kept.busy_us(12, 18) == ([3, 6], [0, 4])
     assert (kept.last_end_us(), Computations().last_end_us()) == (30, 0)
+
+
+def test_a_computation_can_end_early_but_not_late() -> None:
+    kept = Computations((InstanceId("a"),))
+    for place in range(2):
+        kept.begin(0, 0, BatchId(place), 1, 10, 20)
+    kept.cut_short(0, 15)
+    kept.cut_short(1, 25)
+    assert list(kept.end_us) == [15, 20]
+    columns = (kept.instance, kept.stage, kept.batch, kept.samples, kept.useful, kept.start_us)
+    assert [list(each) for each in columns] == [[0, 0], [0, 0], [0, 1], [1, 1], [0, 0], [10, 10]]
 
 
 def test_pools_without_a_batch_are_listed() -> None:
