@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14protos/control.proto\x12\x0bpenstock.v1\"\xc7\x01\n\rWorkerMessage\x12)\n\x05hello\x18\x01 \x01(\x0b\x32\x18.penstock.v1.WorkerHelloH\x00\x12+\n\x05ready\x18\x02 \x01(\x0b\x32\x1a.penstock.v1.InstanceReadyH\x00\x12)\n\x04gone\x18\x03 \x01(\x0b\x32\x19.penstock.v1.InstanceGoneH\x00\x12+\n\theartbeat\x18\x04 \x01(\x0b\x32\x16.penstock.v1.HeartbeatH\x00\x42\x06\n\x04kind\"\x8c\x01\n\x0bWorkerHello\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x11\n\tgpu_class\x18\x02 \x01(\t\x12\x0e\n\x06server\x18\x03 \x01(\t\x12\x10\n\x08\x65xecutor\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x04\x12\x0f\n\x07version\x18\x07 \x01(\t\"Z\n\rInstanceReady\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0f\n\x07load_us\x18\x03 \x01(\x03\x12\x12\n\nprocess_id\x18\x04 \x01(\r\"H\n\x0cInstanceGone\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x13\n\x0bload_failed\x18\x03 \x01(\x08\"\x0b\n\tHeartbeat\"\xc3\x01\n\rWorkerCommand\x12\'\n\x07welcome\x18\x01 \x01(\x0b\x32\x14.penstock.v1.WelcomeH\x00\x12)\n\x04load\x18\x02 \x01(\x0b\x32\x19.penstock.v1.LoadInstanceH\x00\x12-\n\x06unload\x18\x03 \x01(\x0b\x32\x1b.penstock.v1.UnloadInstanceH\x00\x12\'\n\x07refused\x18\x04 \x01(\x0b\x32\x14.penstock.v1.RefusedH\x00\x42\x06\n\x04kind\"(\n\x07Welcome\x12\x1d\n\x15heartbeat_interval_us\x18\x01 \x01(\x03\")\n\tBlockFile\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"\xf9\x01\n\x0cLoadInstance\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x13\n\x0b\x66irst_block\x18\x04 \x01(\r\x12\x11\n\tend_block\x18\x05 \x01(\r\x12\x17\n\x0fshare_numerator\x18\x06 \x01(\r\x12\x19\n\x11share_denominator\x18\x07 \x01(\r\x12\r\n\x05\x62\x61tch\x18\x08 \x01(\r\x12\x1b\n\x13latency_us_by_batch\x18\t \x03(\x03\x12\x15\n\rblocks_sha256\x18\n \x01(\t\x12\x15\n\rfrontend_link\x18\x0b \x01(\t\"%\n\x0eUnloadInstance\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\"\x19\n\x07Refused\x12\x0e\n\x06reason\x18\x01 \x01(\t2O\n\x07\x43ontrol\x12\x44\n\x06\x41ttach\x12\x1a.penstock.v1.WorkerMessage\x1a\x1a.penstock.v1.WorkerCommand(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14protos/control.proto\x12\x0bpenstock.v1\"\xc7\x01\n\rWorkerMessage\x12)\n\x05hello\x18\x01 \x01(\x0b\x32\x18.penstock.v1.WorkerHelloH\x00\x12+\n\x05ready\x18\x02 \x01(\x0b\x32\x1a.penstock.v1.InstanceReadyH\x00\x12)\n\x04gone\x18\x03 \x01(\x0b\x32\x19.penstock.v1.InstanceGoneH\x00\x12+\n\theartbeat\x18\x04 \x01(\x0b\x32\x16.penstock.v1.HeartbeatH\x00\x42\x06\n\x04kind\"\xc4\x01\n\x0bWorkerHello\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x11\n\tgpu_class\x18\x02 \x01(\t\x12\x0e\n\x06server\x18\x03 \x01(\t\x12\x10\n\x08\x65xecutor\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x04\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\r\n\x05share\x18\n \x01(\t\x12\x12\n\nshare_note\x18\x0b \x01(\t\x12\x13\n\x0bprocess_per\x18\x0c \x01(\t\"\xb4\x01\n\rInstanceReady\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0f\n\x07load_us\x18\x03 \x01(\x03\x12\x12\n\nprocess_id\x18\x04 \x01(\r\x12-\n\x0b\x63omputation\x18\x05 \x01(\x0b\x32\x18.penstock.v1.Computation\x12)\n\x05share\x18\n \x01(\x0b\x32\x1a.penstock.v1.ObtainedShare\"C\n\rObtainedShare\x12\x11\n\tmechanism\x18\x01 \x01(\t\x12\x0b\n\x03sms\x18\x02 \x01(\r\x12\x12\n\ndevice_sms\x18\x03 \x01(\r\"\x91\x01\n\x0b\x43omputation\x12\x10\n\x08\x63ompiled\x18\x01 \x01(\t\x12\x10\n\x08launched\x18\x02 \x01(\t\x12\x11\n\tprecision\x18\x03 \x01(\t\x12\x15\n\rmemory_format\x18\x04 \x01(\t\x12\x11\n\tmax_error\x18\x05 \x01(\x01\x12\x11\n\trms_error\x18\x06 \x01(\x01\x12\x0e\n\x06remark\x18\x07 \x01(\t\"H\n\x0cInstanceGone\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x13\n\x0bload_failed\x18\x03 \x01(\x08\"\x0b\n\tHeartbeat\"\xc3\x01\n\rWorkerCommand\x12\'\n\x07welcome\x18\x01 \x01(\x0b\x32\x14.penstock.v1.WelcomeH\x00\x12)\n\x04load\x18\x02 \x01(\x0b\x32\x19.penstock.v1.LoadInstanceH\x00\x12-\n\x06unload\x18\x03 \x01(\x0b\x32\x1b.penstock.v1.UnloadInstanceH\x00\x12\'\n\x07refused\x18\x04 \x01(\x0b\x32\x14.penstock.v1.RefusedH\x00\x42\x06\n\x04kind\"(\n\x07Welcome\x12\x1d\n\x15heartbeat_interval_us\x18\x01 \x01(\x03\")\n\tBlockFile\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"}\n\tExecution\x12\x11\n\tprecision\x18\x01 \x01(\t\x12\x15\n\rmemory_format\x18\x02 \x01(\t\x12\x0f\n\x07\x63ompile\x18\x03 \x01(\t\x12\x0f\n\x07\x63\x61pture\x18\x04 \x01(\x08\x12\x16\n\tmax_error\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_max_error\"\xa4\x02\n\x0cLoadInstance\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x13\n\x0b\x66irst_block\x18\x04 \x01(\r\x12\x11\n\tend_block\x18\x05 \x01(\r\x12\x17\n\x0fshare_numerator\x18\x06 \x01(\r\x12\x19\n\x11share_denominator\x18\x07 \x01(\r\x12\r\n\x05\x62\x61tch\x18\x08 \x01(\r\x12\x1b\n\x13latency_us_by_batch\x18\t \x03(\x03\x12\x15\n\rblocks_sha256\x18\n \x01(\t\x12\x15\n\rfrontend_link\x18\x0b \x01(\t\x12)\n\texecution\x18\x0c \x01(\x0b\x32\x16.penstock.v1.Execution\"%\n\x0eUnloadInstance\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\"\x19\n\x07Refused\x12\x0e\n\x06reason\x18\x01 \x01(\t2O\n\x07\x43ontrol\x12\x44\n\x06\x41ttach\x12\x1a.penstock.v1.WorkerMessage\x1a\x1a.penstock.v1.WorkerCommand(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,25 +34,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORKERMESSAGE']._serialized_start=38
   _globals['_WORKERMESSAGE']._serialized_end=237
   _globals['_WORKERHELLO']._serialized_start=240
-  _globals['_WORKERHELLO']._serialized_end=380
-  _globals['_INSTANCEREADY']._serialized_start=382
-  _globals['_INSTANCEREADY']._serialized_end=472
-  _globals['_INSTANCEGONE']._serialized_start=474
-  _globals['_INSTANCEGONE']._serialized_end=546
-  _globals['_HEARTBEAT']._serialized_start=548
-  _globals['_HEARTBEAT']._serialized_end=559
-  _globals['_WORKERCOMMAND']._serialized_start=562
-  _globals['_WORKERCOMMAND']._serialized_end=757
-  _globals['_WELCOME']._serialized_start=759
-  _globals['_WELCOME']._serialized_end=799
-  _globals['_BLOCKFILE']._serialized_start=801
-  _globals['_BLOCKFILE']._serialized_end=842
-  _globals['_LOADINSTANCE']._serialized_start=845
-  _globals['_LOADINSTANCE']._serialized_end=1094
-  _globals['_UNLOADINSTANCE']._serialized_start=1096
-  _globals['_UNLOADINSTANCE']._serialized_end=1133
-  _globals['_REFUSED']._serialized_start=1135
-  _globals['_REFUSED']._serialized_end=1160
-  _globals['_CONTROL']._serialized_start=1162
-  _globals['_CONTROL']._serialized_end=1241
+  _globals['_WORKERHELLO']._serialized_end=436
+  _globals['_INSTANCEREADY']._serialized_start=439
+  _globals['_INSTANCEREADY']._serialized_end=619
+  _globals['_OBTAINEDSHARE']._serialized_start=621
+  _globals['_OBTAINEDSHARE']._serialized_end=688
+  _globals['_COMPUTATION']._serialized_start=691
+  _globals['_COMPUTATION']._serialized_end=836
+  _globals['_INSTANCEGONE']._serialized_start=838
+  _globals['_INSTANCEGONE']._serialized_end=910
+  _globals['_HEARTBEAT']._serialized_start=912
+  _globals['_HEARTBEAT']._serialized_end=923
+  _globals['_WORKERCOMMAND']._serialized_start=926
+  _globals['_WORKERCOMMAND']._serialized_end=1121
+  _globals['_WELCOME']._serialized_start=1123
+  _globals['_WELCOME']._serialized_end=1163
+  _globals['_BLOCKFILE']._serialized_start=1165
+  _globals['_BLOCKFILE']._serialized_end=1206
+  _globals['_EXECUTION']._serialized_start=1208
+  _globals['_EXECUTION']._serialized_end=1333
+  _globals['_LOADINSTANCE']._serialized_start=1336
+  _globals['_LOADINSTANCE']._serialized_end=1628
+  _globals['_UNLOADINSTANCE']._serialized_start=1630
+  _globals['_UNLOADINSTANCE']._serialized_end=1667
+  _globals['_REFUSED']._serialized_start=1669
+  _globals['_REFUSED']._serialized_end=1694
+  _globals['_CONTROL']._serialized_start=1696
+  _globals['_CONTROL']._serialized_end=1775
 # @@protoc_insertion_point(module_scope)

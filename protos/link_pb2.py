@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11protos/link.proto\x12\x0bpenstock.v1\"\xea\x01\n\x0b\x46rameHeader\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x12.penstock.v1.HelloH\x00\x12*\n\trun_stage\x18\x02 \x01(\x0b\x32\x15.penstock.v1.RunStageH\x00\x12*\n\x06result\x18\x03 \x01(\x0b\x32\x18.penstock.v1.BatchResultH\x00\x12*\n\x06report\x18\x04 \x01(\x0b\x32\x18.penstock.v1.StageReportH\x00\x12*\n\x06\x63\x61ncel\x18\x05 \x01(\x0b\x32\x18.penstock.v1.CancelBatchH\x00\x42\x06\n\x04kind\"\x17\n\x05Hello\x12\x0e\n\x06sender\x18\x01 \x01(\t\"P\n\x0cTensorHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x11\n\tbyte_size\x18\x04 \x01(\x04\"\x7f\n\x03Hop\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x13\n\x0bstart_in_us\x18\x03 \x01(\x03\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\r\n\x05stage\x18\x05 \x01(\r\x12\r\n\x05\x66irst\x18\x06 \x01(\r\x12\r\n\x05\x63ount\x18\x07 \x01(\r\"\xdf\x01\n\x08RunStage\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07samples\x18\x03 \x01(\r\x12\r\n\x05stage\x18\x04 \x01(\r\x12\x1f\n\x05route\x18\x05 \x03(\x0b\x32\x10.penstock.v1.Hop\x12\x10\n\x08reply_to\x18\x06 \x01(\t\x12\x15\n\rabandon_in_us\x18\x07 \x01(\x03\x12*\n\x07tensors\x18\x08 \x03(\x0b\x32\x19.penstock.v1.TensorHeader\x12\r\n\x05\x66irst\x18\t \x01(\r\x12\r\n\x05\x63ount\x18\n \x01(\r\"\x93\x01\n\x0b\x42\x61tchResult\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12*\n\x07tensors\x18\x02 \x03(\x0b\x32\x19.penstock.v1.TensorHeader\x12(\n\x06report\x18\x03 \x01(\x0b\x32\x18.penstock.v1.StageReport\x12\r\n\x05\x66irst\x18\x04 \x01(\r\x12\r\n\x05\x63ount\x18\x05 \x01(\r\"\x9d\x02\n\x0bStageReport\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12\r\n\x05stage\x18\x02 \x01(\r\x12\x13\n\x0binstance_id\x18\x03 \x01(\t\x12\x31\n\x07outcome\x18\x04 \x01(\x0e\x32 .penstock.v1.StageReport.Outcome\x12\x11\n\twaited_us\x18\x05 \x01(\x03\x12\x12\n\ncompute_us\x18\x06 \x01(\x03\x12\x12\n\noverrun_us\x18\x07 \x01(\x03\x12\x0e\n\x06\x64\x65tail\x18\x08 \x01(\t\x12\x11\n\tretriable\x18\t \x01(\x08\"G\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x08\n\x04\x44ONE\x10\x01\x12\r\n\tABANDONED\x10\x02\x12\n\n\x06\x46\x41ILED\x10\x03\"\x1f\n\x0b\x43\x61ncelBatch\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11protos/link.proto\x12\x0bpenstock.v1\"\x9a\x02\n\x0b\x46rameHeader\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x12.penstock.v1.HelloH\x00\x12*\n\trun_stage\x18\x02 \x01(\x0b\x32\x15.penstock.v1.RunStageH\x00\x12*\n\x06result\x18\x03 \x01(\x0b\x32\x18.penstock.v1.BatchResultH\x00\x12*\n\x06report\x18\x04 \x01(\x0b\x32\x18.penstock.v1.StageReportH\x00\x12*\n\x06\x63\x61ncel\x18\x05 \x01(\x0b\x32\x18.penstock.v1.CancelBatchH\x00\x12.\n\x0blink_opened\x18\x06 \x01(\x0b\x32\x17.penstock.v1.LinkOpenedH\x00\x42\x06\n\x04kind\"-\n\x05Hello\x12\x0e\n\x06sender\x18\x01 \x01(\t\x12\x14\n\x0clocal_socket\x18\x02 \x01(\t\",\n\nLinkOpened\x12\x10\n\x08receiver\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\"P\n\x0cTensorHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x11\n\tbyte_size\x18\x04 \x01(\x04\"\x7f\n\x03Hop\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x13\n\x0bstart_in_us\x18\x03 \x01(\x03\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\r\n\x05stage\x18\x05 \x01(\r\x12\r\n\x05\x66irst\x18\x06 \x01(\r\x12\r\n\x05\x63ount\x18\x07 \x01(\r\"\x84\x02\n\x08RunStage\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07samples\x18\x03 \x01(\r\x12\r\n\x05stage\x18\x04 \x01(\r\x12\x1f\n\x05route\x18\x05 \x03(\x0b\x32\x10.penstock.v1.Hop\x12\x10\n\x08reply_to\x18\x06 \x01(\t\x12\x15\n\rabandon_in_us\x18\x07 \x01(\x03\x12*\n\x07tensors\x18\x08 \x03(\x0b\x32\x19.penstock.v1.TensorHeader\x12\r\n\x05\x66irst\x18\t \x01(\r\x12\r\n\x05\x63ount\x18\n \x01(\r\x12#\n\x07replies\x18\x0b \x03(\x0b\x32\x12.penstock.v1.Reply\"6\n\x05Reply\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\r\n\x05\x66irst\x18\x02 \x01(\r\x12\r\n\x05\x63ount\x18\x03 \x01(\r\"\x93\x01\n\x0b\x42\x61tchResult\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12*\n\x07tensors\x18\x02 \x03(\x0b\x32\x19.penstock.v1.TensorHeader\x12(\n\x06report\x18\x03 \x01(\x0b\x32\x18.penstock.v1.StageReport\x12\r\n\x05\x66irst\x18\x04 \x01(\r\x12\r\n\x05\x63ount\x18\x05 \x01(\r\"\x9d\x02\n\x0bStageReport\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x12\r\n\x05stage\x18\x02 \x01(\r\x12\x13\n\x0binstance_id\x18\x03 \x01(\t\x12\x31\n\x07outcome\x18\x04 \x01(\x0e\x32 .penstock.v1.StageReport.Outcome\x12\x11\n\twaited_us\x18\x05 \x01(\x03\x12\x12\n\ncompute_us\x18\x06 \x01(\x03\x12\x12\n\noverrun_us\x18\x07 \x01(\x03\x12\x0e\n\x06\x64\x65tail\x18\x08 \x01(\t\x12\x11\n\tretriable\x18\t \x01(\x08\"G\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x08\n\x04\x44ONE\x10\x01\x12\r\n\tABANDONED\x10\x02\x12\n\n\x06\x46\x41ILED\x10\x03\"\x1f\n\x0b\x43\x61ncelBatch\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,21 +32,25 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.link_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FRAMEHEADER']._serialized_start=35
-  _globals['_FRAMEHEADER']._serialized_end=269
-  _globals['_HELLO']._serialized_start=271
-  _globals['_HELLO']._serialized_end=294
-  _globals['_TENSORHEADER']._serialized_start=296
-  _globals['_TENSORHEADER']._serialized_end=376
-  _globals['_HOP']._serialized_start=378
-  _globals['_HOP']._serialized_end=505
-  _globals['_RUNSTAGE']._serialized_start=508
-  _globals['_RUNSTAGE']._serialized_end=731
-  _globals['_BATCHRESULT']._serialized_start=734
-  _globals['_BATCHRESULT']._serialized_end=881
-  _globals['_STAGEREPORT']._serialized_start=884
-  _globals['_STAGEREPORT']._serialized_end=1169
-  _globals['_STAGEREPORT_OUTCOME']._serialized_start=1098
-  _globals['_STAGEREPORT_OUTCOME']._serialized_end=1169
-  _globals['_CANCELBATCH']._serialized_start=1171
-  _globals['_CANCELBATCH']._serialized_end=1202
+  _globals['_FRAMEHEADER']._serialized_end=317
+  _globals['_HELLO']._serialized_start=319
+  _globals['_HELLO']._serialized_end=364
+  _globals['_LINKOPENED']._serialized_start=366
+  _globals['_LINKOPENED']._serialized_end=410
+  _globals['_TENSORHEADER']._serialized_start=412
+  _globals['_TENSORHEADER']._serialized_end=492
+  _globals['_HOP']._serialized_start=494
+  _globals['_HOP']._serialized_end=621
+  _globals['_RUNSTAGE']._serialized_start=624
+  _globals['_RUNSTAGE']._serialized_end=884
+  _globals['_REPLY']._serialized_start=886
+  _globals['_REPLY']._serialized_end=940
+  _globals['_BATCHRESULT']._serialized_start=943
+  _globals['_BATCHRESULT']._serialized_end=1090
+  _globals['_STAGEREPORT']._serialized_start=1093
+  _globals['_STAGEREPORT']._serialized_end=1378
+  _globals['_STAGEREPORT_OUTCOME']._serialized_start=1307
+  _globals['_STAGEREPORT_OUTCOME']._serialized_end=1378
+  _globals['_CANCELBATCH']._serialized_start=1380
+  _globals['_CANCELBATCH']._serialized_end=1411
 # @@protoc_insertion_point(module_scope)

@@ -8,24 +8,36 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class FrameHeader(_message.Message):
-    __slots__ = ("hello", "run_stage", "result", "report", "cancel")
+    __slots__ = ("hello", "run_stage", "result", "report", "cancel", "link_opened")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     RUN_STAGE_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     REPORT_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
+    LINK_OPENED_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     run_stage: RunStage
     result: BatchResult
     report: StageReport
     cancel: CancelBatch
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., run_stage: _Optional[_Union[RunStage, _Mapping]] = ..., result: _Optional[_Union[BatchResult, _Mapping]] = ..., report: _Optional[_Union[StageReport, _Mapping]] = ..., cancel: _Optional[_Union[CancelBatch, _Mapping]] = ...) -> None: ...
+    link_opened: LinkOpened
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., run_stage: _Optional[_Union[RunStage, _Mapping]] = ..., result: _Optional[_Union[BatchResult, _Mapping]] = ..., report: _Optional[_Union[StageReport, _Mapping]] = ..., cancel: _Optional[_Union[CancelBatch, _Mapping]] = ..., link_opened: _Optional[_Union[LinkOpened, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("sender",)
+    __slots__ = ("sender", "local_socket")
     SENDER_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_SOCKET_FIELD_NUMBER: _ClassVar[int]
     sender: str
-    def __init__(self, sender: _Optional[str] = ...) -> None: ...
+    local_socket: str
+    def __init__(self, sender: _Optional[str] = ..., local_socket: _Optional[str] = ...) -> None: ...
+
+class LinkOpened(_message.Message):
+    __slots__ = ("receiver", "kind")
+    RECEIVER_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    receiver: str
+    kind: str
+    def __init__(self, receiver: _Optional[str] = ..., kind: _Optional[str] = ...) -> None: ...
 
 class TensorHeader(_message.Message):
     __slots__ = ("name", "datatype", "shape", "byte_size")
@@ -58,7 +70,7 @@ class Hop(_message.Message):
     def __init__(self, instance_id: _Optional[str] = ..., address: _Optional[str] = ..., start_in_us: _Optional[int] = ..., sequence: _Optional[int] = ..., stage: _Optional[int] = ..., first: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
 
 class RunStage(_message.Message):
-    __slots__ = ("batch_id", "model", "samples", "stage", "route", "reply_to", "abandon_in_us", "tensors", "first", "count")
+    __slots__ = ("batch_id", "model", "samples", "stage", "route", "reply_to", "abandon_in_us", "tensors", "first", "count", "replies")
     BATCH_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
@@ -69,6 +81,7 @@ class RunStage(_message.Message):
     TENSORS_FIELD_NUMBER: _ClassVar[int]
     FIRST_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
+    REPLIES_FIELD_NUMBER: _ClassVar[int]
     batch_id: int
     model: str
     samples: int
@@ -79,7 +92,18 @@ class RunStage(_message.Message):
     tensors: _containers.RepeatedCompositeFieldContainer[TensorHeader]
     first: int
     count: int
-    def __init__(self, batch_id: _Optional[int] = ..., model: _Optional[str] = ..., samples: _Optional[int] = ..., stage: _Optional[int] = ..., route: _Optional[_Iterable[_Union[Hop, _Mapping]]] = ..., reply_to: _Optional[str] = ..., abandon_in_us: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[TensorHeader, _Mapping]]] = ..., first: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
+    replies: _containers.RepeatedCompositeFieldContainer[Reply]
+    def __init__(self, batch_id: _Optional[int] = ..., model: _Optional[str] = ..., samples: _Optional[int] = ..., stage: _Optional[int] = ..., route: _Optional[_Iterable[_Union[Hop, _Mapping]]] = ..., reply_to: _Optional[str] = ..., abandon_in_us: _Optional[int] = ..., tensors: _Optional[_Iterable[_Union[TensorHeader, _Mapping]]] = ..., first: _Optional[int] = ..., count: _Optional[int] = ..., replies: _Optional[_Iterable[_Union[Reply, _Mapping]]] = ...) -> None: ...
+
+class Reply(_message.Message):
+    __slots__ = ("address", "first", "count")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    first: int
+    count: int
+    def __init__(self, address: _Optional[str] = ..., first: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
 
 class BatchResult(_message.Message):
     __slots__ = ("batch_id", "tensors", "report", "first", "count")

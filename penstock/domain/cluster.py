@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from penstock.domain.execution import ExecutionOptions
 from penstock.domain.ids import GpuClassName, ModelName
 from penstock.domain.units import Bytes, Micros
 
@@ -65,6 +66,7 @@ class ServedModel:
         max_stages: its own bound, below that of the options; None: theirs.
         max_latency_us: most that a pipeline may take, margin not counted; None: no such bound.
         margin_us: part of the SLO kept free for queueing; None: the options' fraction of it.
+        execution: how its stages are computed.
     """
 
     name: ModelName
@@ -77,6 +79,7 @@ class ServedModel:
     max_stages: int | None = None
     max_latency_us: Micros | None = None
     margin_us: Micros | None = None
+    execution: ExecutionOptions = field(default_factory=ExecutionOptions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,11 +5,12 @@ A plan binds to GPU classes, never to devices; placement happens at launch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal, TypeAlias
 
 from penstock.domain.cluster import Objective, Packing
+from penstock.domain.execution import ExecutionOptions
 from penstock.domain.ids import GpuClassName, ModelName, PipelineId, PoolId
 from penstock.domain.units import Bytes, Micros
 
@@ -85,6 +86,7 @@ class ModelPlan:
         margin_us: part of the SLO kept free for queueing.
         blocks_digest: SHA-256 of the ``blocks.json`` the workers must hold; may be empty for
             plans that are only simulated.
+        execution: how the workers compute its stages.
     """
 
     model: ModelName
@@ -96,6 +98,7 @@ class ModelPlan:
     pools: tuple[Pool, ...]
     pipelines: tuple[Pipeline, ...]
     blocks_digest: str = ""
+    execution: ExecutionOptions = field(default_factory=ExecutionOptions)
 
     def pool(self, pool_id: PoolId) -> Pool:
         """Return the pool of that id.

@@ -13,8 +13,27 @@ ProvenanceKind: TypeAlias = Literal["measured", "estimated", "imported"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredShare:
+    """What a share really was while it was measured.
+
+    Attributes:
+        share: as the profile's rows call it.
+        mechanism: how the process was held to it: ``green``, ``mps`` or ``none``.
+        sms: multiprocessors that it had.
+    """
+
+    share: Fraction
+    mechanism: str
+    sms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """Where the numbers of a profile come from."""
+    """Where the numbers of a profile come from.
+
+    Attributes:
+        shares: of those that were obtained from Penstock; largest first.
+    """
 
     kind: ProvenanceKind
     device: str
@@ -22,6 +41,7 @@ class Provenance:
     torch: str
     date: str
     note: str = ""
+    shares: tuple[MeasuredShare, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ from penstock.domain.cluster import (
 )
 from penstock.domain.datasheet import DATASHEET, DatasheetEntry
 from penstock.domain.errors import InvalidCluster
+from penstock.domain.execution import Compile, ExecutionOptions, MemoryFormat, Precision
 from penstock.domain.ids import GpuClassName, ModelName
 from penstock.domain.units import (
     BYTES_PER_GIB,
@@ -49,6 +50,7 @@ _Fraction: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 
 _DEFAULTS = PlannerOptions()
 _HOP_OVERHEAD_MS = ms_from_micros(_DEFAULTS.hop_overhead_us)
+_EXECUTION = ExecutionOptions()
 _WORKSPACE_MIB = _DEFAULTS.workspace_bytes / BYTES_PER_MIB
 # What a mode packs by if the file does not say.
 _PACKING: Mapping[PlannerMode, Packing] = MappingProxyType(
@@ -75,6 +77,17 @@ class GpuClassEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionEntry:
+    """How a model's stages are computed, as the file says it; defaults are the domain's."""
+
+    precision: Precision = _EXECUTION.precision
+    memory_format: MemoryFormat = _EXECUTION.memory_format
+    compile: Compile = _EXECUTION.compile
+    capture: bool = _EXECUTION.capture
+    max_error: _Positive | None = _EXECUTION.max_error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelEntry:
     """One served model as the file says it."""
 
@@ -88,6 +101,7 @@ class ModelEntry:
     max_stages: _Count | None = None
     max_latency_ms: _SloMs | None = None
     margin_ms: _NotNegative | None = None
+    execution: ExecutionEntry | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -338,7 +352,17 @@ def _model(entry: ModelEntry) -> ServedModel:
         max_stages=entry.max_stages,
         max_latency_us=_micros(entry.max_latency_ms),
         margin_us=_micros(entry.margin_ms),
+        execution=_execution(entry.execution),
     )
+
+
+def _execution(entry: ExecutionEntry | None) -> ExecutionOptions:
+    return ExecutionOptions() if entry is None else ExecutionOptions(**asdict(entry))
+
+
+def _execution_entry(options: ExecutionOptions) -> ExecutionEntry | None:
+    """Return what the file says; nothing where all is as usual."""
+    return None if options == ExecutionOptions() else ExecutionEntry(**asdict(options))
 
 
 def _micros(ms: float | None) -> Micros | None:
@@ -381,6 +405,7 @@ def _model_entry(model: ServedModel) -> ModelEntry:
         max_stages=model.max_stages,
         max_latency_ms=_ms(model.max_latency_us),
         margin_ms=_ms(model.margin_us),
+        execution=_execution_entry(model.execution),
     )
 
 

@@ -123,6 +123,8 @@ def _check_model(plan: Plan, model: ModelPlan, source: Source, place: str) -> No
         raise source.invalid(inside(place, "margin_us"), expected, show(model.margin_us))
     if model.blocks_digest:
         check_sha256(source, inside(place, "blocks_digest"), model.blocks_digest)
+    if model.execution.max_error is not None:
+        check_positive(source, inside(place, "execution"), model.execution, "max_error")
     classes = {each.name for each in plan.gpu_classes}
     for index, pool in enumerate(model.pools):
         within = inside(place, "pools", index)

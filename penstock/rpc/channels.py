@@ -9,16 +9,16 @@ import grpc.aio
 
 _KEEPALIVE_MS = 10_000
 _KEEPALIVE_TIMEOUT_MS = 5_000
-_UNLIMITED = -1
+_LARGEST_MESSAGE_BYTES = 16 << 20  # frames on links go in chunks of a sixteenth of it
 
-# A silent peer is noticed although nothing is sent; tensors of any size pass.
+# A silent peer is noticed although nothing is sent; one that sends too much is refused.
 _BOTH_ENDS = (
     ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.max_receive_message_length", _UNLIMITED),
-    ("grpc.max_send_message_length", _UNLIMITED),
+    ("grpc.max_receive_message_length", _LARGEST_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", _LARGEST_MESSAGE_BYTES),
 )
 
 CHANNEL_OPTIONS = (

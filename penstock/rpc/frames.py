@@ -1,8 +1,11 @@
-"""Frames: what one message on a link is made of.
+"""Frames, and the messages that carry them: what travels on a link is made of these.
 
-    4 bytes little endian: length of the header | FrameHeader | raw tensor bytes, in header order
+    frame: 4 bytes: length of the header | FrameHeader | raw tensor bytes, in header order
+    chunk: 4 bytes 0xff | 8 bytes: length of the whole frame | some of its bytes
 
-Knows bytes and headers, not streams. Packing copies each tensor once, unpacking copies none.
+Lengths are little endian. A message is a whole frame or a chunk of one. Knows bytes and headers,
+not streams. Packing copies each tensor once, unpacking copies none, putting chunks together once
+more.
 """
 
 from __future__ import annotations
@@ -10,24 +13,80 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 from google.protobuf.message import DecodeError
 
 from penstock.domain.errors import InvalidInput
 from penstock.domain.tensors import DATATYPE_BYTES, Buffer, Tensor, byte_size
+from penstock.domain.units import Bytes
 from protos.link_pb2 import FrameHeader, TensorHeader
 
+LARGEST_FRAME_BYTES = 1 << 32
+
 _LENGTH = struct.Struct("<I")
+_CHUNK = struct.Struct("<IQ")
+_CHUNK_MARK = 0xFFFF_FFFF
 
 
-def pack(header: FrameHeader, parts: Iterable[Buffer] = ()) -> bytes:
-    """Return one frame.
+def frame_parts(header: FrameHeader, parts: Iterable[Buffer] = ()) -> list[Buffer]:
+    """Return one frame as what lies one after the other in it, without a copy.
 
     Args:
         header: announces as many tensor bytes as `parts` hold.
         parts: raw tensor bytes in header order; a tensor may be spread over several parts.
     """
     head = header.SerializeToString()
-    return b"".join((_LENGTH.pack(len(head)), head, *parts))
+    return [_LENGTH.pack(len(head)) + head, *parts]
+
+
+def pack(header: FrameHeader, parts: Iterable[Buffer] = ()) -> bytes:
+    """Return one frame; arguments as of `frame_parts`."""
+    return b"".join(frame_parts(header, parts))
+
+
+def chunk_head(frame_bytes: Bytes) -> bytes:
+    """Return what stands before the bytes of a chunk."""
+    return _CHUNK.pack(_CHUNK_MARK, frame_bytes)
+
+
+class Assembly:
+    """Puts the chunks of one link's frames together again. Whole frames pass as they are."""
+
+    def __init__(self) -> None:
+        self._frame = memoryview(b"")
+        self._filled = 0
+
+    def add(self, message: memoryview) -> memoryview | None:
+        """Take a message; return a frame when it is complete.
+
+        Raises:
+            InvalidInput: a chunk contradicts itself or those before it.
+        """
+        if len(message) < _LENGTH.size or _LENGTH.unpack_from(message)[0] != _CHUNK_MARK:
+            return message
+        data = self._checked_chunk(message)
+        end = self._filled + len(data)
+        self._frame[self._filled : end] = data
+        self._filled = end
+        if end < len(self._frame):
+            return None
+        frame, self._frame, self._filled = self._frame, memoryview(b""), 0
+        return frame
+
+    def _checked_chunk(self, message: memoryview) -> memoryview:
+        """Return the chunk's bytes; there is space for them."""
+        if len(message) <= _CHUNK.size:
+            raise _invalid("chunk", f"more than {_CHUNK.size} bytes", f"{len(message)} bytes")
+        _, frame_bytes = _CHUNK.unpack_from(message)
+        if not self._filled:
+            self._frame = _space(frame_bytes)
+        if frame_bytes != len(self._frame):
+            raise _invalid("chunk", f"one of {len(self._frame)} bytes", f"of {frame_bytes} bytes")
+        data = message[_CHUNK.size :]
+        if self._filled + len(data) > frame_bytes:
+            expected = f"at most {frame_bytes - self._filled} bytes"
+            raise _invalid("chunk", expected, f"{len(data)} bytes")
+        return data
 
 
 def unpack(frame: Buffer) -> tuple[FrameHeader, list[memoryview]]:
@@ -78,6 +137,16 @@ def tensors_of(headers: Sequence[TensorHeader], views: Sequence[memoryview]) -> 
     )
 
 
+def _space(frame_bytes: Bytes) -> memoryview:
+    """Return memory for a frame; it is real only once it is written, so a lie costs nothing."""
+    if frame_bytes > LARGEST_FRAME_BYTES:
+        raise _invalid("chunk", f"a frame of at most {LARGEST_FRAME_BYTES} bytes", str(frame_bytes))
+    try:
+        return np.empty(frame_bytes, np.uint8).data
+    except MemoryError:
+        raise _invalid("chunk", "a frame that fits into memory", f"{frame_bytes} bytes") from None
+
+
 def _header(view: memoryview) -> tuple[FrameHeader, int]:
     """Return the header and where it ends."""
     if len(view) < _LENGTH.size:
@@ -96,16 +165,20 @@ def _header(view: memoryview) -> tuple[FrameHeader, int]:
 
 
 def _checked_size(tensor: TensorHeader) -> int:
-    place = f"tensor {tensor.name!r}"
-    if tensor.datatype not in DATATYPE_BYTES:
-        raise _invalid(place, "a datatype of fixed width", repr(tensor.datatype))
-    if any(axis < 0 for axis in tensor.shape):
-        raise _invalid(place, "a shape without negative axes", str(list(tensor.shape)))
-    size = byte_size(tensor.datatype, tensor.shape)
+    datatype, shape = tensor.datatype, tensor.shape
+    if datatype not in DATATYPE_BYTES:
+        raise _invalid(_place(tensor), "a datatype of fixed width", repr(datatype))
+    if min(shape, default=0) < 0:
+        raise _invalid(_place(tensor), "a shape without negative axes", str(list(shape)))
+    size = byte_size(datatype, shape)
     if size != tensor.byte_size:
-        shape = f"{tensor.datatype} {list(tensor.shape)}"
-        raise _invalid(place, f"{size} bytes for {shape}", f"{tensor.byte_size} bytes")
+        expected = f"{size} bytes for {datatype} {list(shape)}"
+        raise _invalid(_place(tensor), expected, f"{tensor.byte_size} bytes")
     return size
+
+
+def _place(tensor: TensorHeader) -> str:
+    return f"tensor {tensor.name!r}"
 
 
 def _invalid(place: str, expected: str, found: str) -> InvalidInput:

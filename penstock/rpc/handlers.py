@@ -6,7 +6,7 @@ by its descriptor only.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, TypeAlias
 
 import grpc
@@ -19,18 +19,30 @@ Method: TypeAlias = Callable[[Any, Any], Awaitable[Any]]
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 
-def handlers_of(servicer: object, service: ServiceDescriptor) -> grpc.GenericRpcHandler:
+def handlers_of(
+    servicer: object, service: ServiceDescriptor, encoded: Collection[str] = ()
+) -> grpc.GenericRpcHandler:
     """Return what a server needs to offer a service.
 
     Args:
         servicer: has a coroutine method for each method of the service. A method that streams
             reads an iterator of requests and writes to its context.
         service: unary and bidirectional methods only.
+        encoded: names of methods that are given messages as bytes, and return such.
     """
     table = {
-        method.name: _handler(getattr(servicer, method.name), method) for method in service.methods
+        method.name: (_bytes_handler if method.name in encoded else _handler)(
+            getattr(servicer, method.name), method
+        )
+        for method in service.methods
     }
     return grpc.method_handlers_generic_handler(service.full_name, table)
+
+
+def _bytes_handler(call: Method, method: MethodDescriptor) -> grpc.RpcMethodHandler[Any, Any]:
+    if method.client_streaming:
+        return grpc.stream_stream_rpc_method_handler(call)
+    return grpc.unary_unary_rpc_method_handler(call)
 
 
 def _handler(call: Method, method: MethodDescriptor) -> grpc.RpcMethodHandler[Any, Any]:

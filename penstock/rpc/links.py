@@ -1,145 +1,56 @@
-"""Links: long-lived streams that carry frames one way, from a sender to a receiver.
+"""Links: long-lived, one way, from a sender to a receiver; this is the sending end.
 
-One RPC per link, `/penstock.v1.Link/Push`, registered by hand: generated serializers would copy
-every tensor. The first frame is a hello. The receiver answers a hello with its initial metadata,
-so a sender that is open knows that it was heard. Losing a link is an event for both ends;
-nothing here reconnects. Knows nothing of batches.
+A link is a gRPC stream that lives as long as both ends do. What carries its messages is chosen when
+it opens: a neighbour in this process is handed them, one on this host reads them in shared memory,
+any other gets them over the stream. Losing a link is an event for both ends; nothing here
+reconnects. Knows nothing of batches.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Sequence
 
-import grpc
 import grpc.aio
 
-from penstock.domain.errors import InvalidInput, PenstockError
+from penstock.domain.errors import InvalidInput
 from penstock.domain.tensors import Buffer
 from penstock.domain.units import Bytes
-from penstock.rpc.channels import new_server, open_channel
-from penstock.rpc.frames import pack, unpack
+from penstock.rpc.carriers import Carrier, LinkFull, LinkKind, LinkLost, StreamCarrier
+from penstock.rpc.channels import open_channel
+from penstock.rpc.frames import frame_parts, pack
+from penstock.rpc.neighbours import DirectCarrier, Neighbours
+from penstock.rpc.outbox import Outbox
+from penstock.rpc.receiving import KIND_KEY, METHOD, SERVICE, LinkReceiver, LinkServer
+from penstock.rpc.shared_sender import CAPACITY_BYTES, SharedOffer
 from protos.link_pb2 import FrameHeader, Hello
 
-SERVICE = "penstock.v1.Link"
-METHOD = "Push"
+__all__ = [
+    "FRONTEND",
+    "METHOD",
+    "SERVICE",
+    "LinkFull",
+    "LinkKind",
+    "LinkLost",
+    "LinkReceiver",
+    "LinkSender",
+    "LinkServer",
+    "Neighbours",
+]
+
 FRONTEND = "frontend"  # what the frontend calls itself; everyone else is an instance id
 
-OnFrame: TypeAlias = Callable[[str, FrameHeader, Sequence[memoryview]], None]
-OnPeerLost: TypeAlias = Callable[[str], None]
-_Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+_LAST_WORDS_S = 0.2
 
 _log = logging.getLogger(__name__)
-
-
-class LinkLost(PenstockError):
-    """A link could not be opened, or is open no more."""
-
-
-class LinkFull(PenstockError):
-    """The peer reads slower than frames are sent."""
-
-
-class LinkReceiver:
-    """Takes the frames of all links into one process.
-
-    Args:
-        on_frame: called with the sender's name, the header and the tensors' bytes, in the order
-            the sender sent them. Must not block.
-        on_peer_lost: called once with the sender's name when its link ends, however it ends;
-            not when the same sender has opened a newer link meanwhile.
-    """
-
-    def __init__(self, on_frame: OnFrame, on_peer_lost: OnPeerLost) -> None:
-        self._on_frame = on_frame
-        self._on_peer_lost = on_peer_lost
-        self._current: dict[str, _Context] = {}
-        self._closed = False
-
-    def handler(self) -> grpc.GenericRpcHandler:
-        """Return what a server needs to offer the service."""
-        push: grpc.RpcMethodHandler[bytes, bytes]
-        push = grpc.stream_stream_rpc_method_handler(self._push)
-        return grpc.method_handlers_generic_handler(SERVICE, {METHOD: push})
-
-    def close(self) -> None:
-        """Tell nothing from now on."""
-        self._closed = True
-
-    async def _push(self, _: object, context: _Context) -> None:
-        try:
-            sender = await self._greeted(context)
-            self._current[sender] = context
-            try:
-                await context.send_initial_metadata(())
-                await self._receive(sender, context)
-            finally:
-                self._lose(sender, context)
-        except InvalidInput as error:
-            _log.warning("link from %s: %s", context.peer(), error)
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-
-    async def _greeted(self, context: _Context) -> str:
-        frame = await context.read()
-        header = None if frame is grpc.aio.EOF else unpack(frame)[0]
-        if header is None or not header.HasField("hello"):
-            raise InvalidInput("link", "first frame", "a hello", "something else")
-        return header.hello.sender
-
-    async def _receive(self, sender: str, context: _Context) -> None:
-        while (frame := await context.read()) is not grpc.aio.EOF:
-            header, tensors = unpack(frame)
-            if self._current.get(sender) is not context:
-                return
-            if not self._closed:
-                self._on_frame(sender, header, tensors)
-
-    def _lose(self, sender: str, context: _Context) -> None:
-        if self._current.get(sender) is not context:
-            return
-        del self._current[sender]
-        if not self._closed:
-            self._on_peer_lost(sender)
-
-
-class LinkServer:
-    """The port on which one process receives its links.
-
-    Args:
-        host: name or address to listen on.
-        port: 0 for any free one.
-        advertise: name that peers reach it by; `host` if empty.
-
-    Raises:
-        PenstockError: the port is taken.
-    """
-
-    def __init__(self, host: str, port: int = 0, advertise: str = "") -> None:
-        self._server = new_server()
-        try:
-            self.port = self._server.add_insecure_port(f"{host}:{port}")
-        except RuntimeError as error:
-            raise PenstockError(f"cannot listen for links on {host}:{port}: {error}") from error
-        self.address = f"{advertise or host}:{self.port}"
-
-    async def start(self, receiver: LinkReceiver) -> None:
-        """Receive links from now on."""
-        self._server.add_generic_rpc_handlers((receiver.handler(),))
-        await self._server.start()
-
-    async def stop(self) -> None:
-        """End all links and free the port."""
-        await self._server.stop(grace=0)
 
 
 class LinkSender:
     """The sending end of one link.
 
-    Frames may be sent at once; they leave as soon as the link is open, in order. Must be made on
-    a running event loop.
+    Frames may be sent at once; they leave as soon as the link is open, in order, except that
+    reports overtake what waits. Must be made on a running event loop.
 
     Attributes:
         closed: done when the link is open no more; its result says why in words. Frames still
@@ -148,8 +59,10 @@ class LinkSender:
     Args:
         address: host:port of the receiving process.
         name: what we call ourselves.
-        limit_bytes: what may be held until the peer takes it; a single frame may be larger.
+        limit_bytes: what may be held until the peer lets go of it; a single frame may be larger.
         connect_timeout_s: how long opening may take.
+        shared_bytes: size of the shared memory to offer; 0: none.
+        neighbours: who of this process needs no socket.
     """
 
     def __init__(
@@ -159,12 +72,16 @@ class LinkSender:
         *,
         limit_bytes: Bytes = 256 << 20,
         connect_timeout_s: float = 5.0,
+        shared_bytes: Bytes = CAPACITY_BYTES,
+        neighbours: Neighbours | None = None,
     ) -> None:
         self.address = address
         self._limit_bytes = limit_bytes
         self._connect_timeout_s = connect_timeout_s
-        self._frames: deque[bytes] = deque()
-        self._held_bytes = 0
+        self._shared_bytes = shared_bytes
+        self._neighbours = neighbours
+        self._outbox = Outbox()
+        self._carrier: Carrier | None = None
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._opened = asyncio.Event()
@@ -173,8 +90,14 @@ class LinkSender:
 
     @property
     def held_bytes(self) -> Bytes:
-        """Bytes that the peer has not taken yet."""
-        return self._held_bytes
+        """Bytes that wait here or that the peer has not let go of, as far as is known."""
+        carried = self._carrier.held_bytes if self._carrier is not None else 0
+        return self._outbox.held_bytes + carried
+
+    @property
+    def kind(self) -> LinkKind | None:
+        """How bytes travel; None until the link is open."""
+        return self._carrier.kind if self._carrier is not None else None
 
     async def opened(self) -> None:
         """Return once the peer has heard our name.
@@ -188,16 +111,16 @@ class LinkSender:
         self._check_open()
 
     def send_nowait(self, header: FrameHeader, parts: Iterable[Buffer] = ()) -> None:
-        """Send a frame later, in order.
+        """Send a frame now or later, in order. The parts are not looked at afterwards.
 
         Raises:
             LinkLost: the link is open no more.
             LinkFull: too many bytes wait already.
         """
         self._check_open()
-        if self._held_bytes >= self._limit_bytes:
-            raise LinkFull(f"link to {self.address}: {self._held_bytes} bytes wait for the peer")
-        self._put(pack(header, parts))
+        if self.held_bytes >= self._limit_bytes:
+            raise LinkFull(f"link to {self.address}: {self.held_bytes} bytes wait for the peer")
+        self._put(header, parts)
 
     async def send(self, header: FrameHeader, parts: Iterable[Buffer] = ()) -> None:
         """Send a frame as soon as there is room for it.
@@ -205,11 +128,11 @@ class LinkSender:
         Raises:
             LinkLost: the link is open no more.
         """
-        while self._held_bytes >= self._limit_bytes and not self.closed.done():
+        while self.held_bytes >= self._limit_bytes and not self.closed.done():
             self._room.clear()
             await self._room.wait()
         self._check_open()
-        self._put(pack(header, parts))
+        self._put(header, parts)
 
     def end(self, reason: str = "closed by us") -> None:
         """End the link now; frames still held are lost."""
@@ -221,10 +144,19 @@ class LinkSender:
         self.end()
         await asyncio.gather(self._task, return_exceptions=True)
 
-    def _put(self, frame: bytes) -> None:
-        self._frames.append(frame)
-        self._held_bytes += len(frame)
+    def _put(self, header: FrameHeader, parts: Iterable[Buffer]) -> None:
+        urgent = header.HasField("report")
+        frame = frame_parts(header, parts)
+        if self._outbox.ready_for(urgent=urgent) and self._sent_now(frame):
+            return
+        self._outbox.put(b"".join(frame), urgent=urgent)
         self._news.set()
+
+    def _sent_now(self, frame: Sequence[Buffer]) -> bool:
+        if self._carrier is None:
+            return False
+        size = sum(len(part) for part in frame)
+        return self._carrier.room_for(size) == size and self._carrier.send_now(frame)
 
     def _check_open(self) -> None:
         if self.closed.done():
@@ -233,54 +165,112 @@ class LinkSender:
     def _end(self, reason: str) -> None:
         if not self.closed.done():
             self.closed.set_result(reason)
-        self._frames.clear()
-        self._held_bytes = 0
+        self._outbox.clear()
         self._room.set()
 
     async def _run(self, name: str) -> None:
         reason = "closed by us"
         try:
-            async with open_channel(self.address) as channel:
-                reason = await self._converse(channel, name)
+            reason = await self._reach(name)
         except TimeoutError:
             reason = f"no answer within {self._connect_timeout_s:g} s"
         except grpc.aio.AioRpcError as error:
             reason = _words(error.code(), error.details())
-        except grpc.aio.UsageError as error:
+        except (grpc.aio.UsageError, InvalidInput) as error:
             reason = str(error)
         finally:
             self._end(reason)
 
-    async def _converse(self, channel: grpc.aio.Channel, name: str) -> str:
-        """Send frames until the call ends; return why it ended."""
+    async def _reach(self, name: str) -> str:
+        """Open the link the shortest way; return why it ended."""
+        door = self._neighbours.find(self.address) if self._neighbours is not None else None
+        if door is not None:
+            return await self._carry(DirectCarrier(door, name, self._room))
+        async with open_channel(self.address) as channel:
+            offer = self._offer()
+            try:
+                return await self._converse(channel, name, offer)
+            finally:
+                if offer is not None:
+                    offer.close()
+
+    def _offer(self) -> SharedOffer | None:
+        if not self._shared_bytes:
+            return None
+        try:
+            return SharedOffer(self._shared_bytes)
+        except OSError as error:
+            _log.warning("link to %s goes over gRPC: no shared memory: %s", self.address, error)
+            return None
+
+    async def _converse(
+        self, channel: grpc.aio.Channel, name: str, offer: SharedOffer | None
+    ) -> str:
+        """Open the stream, send frames until it ends; return why it ended."""
         push: grpc.aio.StreamStreamMultiCallable[bytes, bytes]
         push = channel.stream_stream(f"/{SERVICE}/{METHOD}")
         call = push(wait_for_ready=True)
+        hello = Hello(sender=name, local_socket=offer.name if offer is not None else "")
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                await call.write(pack(FrameHeader(hello=Hello(sender=name))))
-                await call.initial_metadata()
-            self._opened.set()
-            writing = asyncio.create_task(self._write(call))
-            try:
-                await call.read()
-            finally:
-                writing.cancel()
-                await asyncio.gather(writing, return_exceptions=True)
-            return _words(await call.code(), await call.details())
+                await call.write(pack(FrameHeader(hello=hello)))
+                answer = await call.initial_metadata()
+            return await self._carry(self._chosen(answer, offer, call), _over(call))
         finally:
             call.cancel()
 
-    async def _write(self, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> None:
-        """Write frames in order, until cancelled or the call ends."""
+    def _chosen(
+        self,
+        answer: grpc.aio.Metadata,
+        offer: SharedOffer | None,
+        call: grpc.aio.StreamStreamCall[bytes, bytes],
+    ) -> Carrier:
+        if offer is not None and answer.get(KIND_KEY) == LinkKind.SHARED_MEMORY.value:
+            return offer.taken(self._room)
+        return StreamCarrier(call)
+
+    async def _carry(self, carrier: Carrier, over: asyncio.Task[str] | None = None) -> str:
+        """Send frames until the link has ended; return why it has.
+
+        Args:
+            carrier: closed at the end.
+            over: done when the stream has ended; knows better why than the carrier.
+        """
+        self._carrier = carrier
+        self._opened.set()
+        tasks = [asyncio.create_task(self._write(carrier)), *([over] if over else [])]
+        try:
+            ends = [carrier.ended, *([over] if over else [])]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if over is not None:
+                await asyncio.wait((over,), timeout=_LAST_WORDS_S)
+            return over.result() if over is not None and over.done() else carrier.ended.result()
+        finally:
+            self._carrier = None
+            for task in tasks:
+                task.cancel()
+            carrier.close()  # before anything is awaited: that may be cancelled
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _write(self, carrier: Carrier) -> None:
+        """Send what waits, in order, until cancelled or the link ends."""
         while True:
-            while self._frames:
-                frame = self._frames.popleft()
-                await call.write(frame)
-                self._held_bytes -= len(frame)
+            while self._outbox:
+                await carrier.send(self._outbox.next(carrier.room_for))
+                self._outbox.done()
                 self._room.set()
             self._news.clear()
             await self._news.wait()
+
+
+def _over(call: grpc.aio.StreamStreamCall[bytes, bytes]) -> asyncio.Task[str]:
+    """Return what is done when a call has ended: why, in words."""
+
+    async def wait() -> str:
+        await call.read()
+        return _words(await call.code(), await call.details())
+
+    return asyncio.create_task(wait())
 
 
 def _words(code: grpc.StatusCode, details: str | None) -> str:

@@ -1,8 +1,11 @@
-"""Open Inference Protocol requests and answers ⇄ domain values.
+"""Open Inference Protocol requests → domain values.
 
-With its two neighbours (`oip_contents`, `oip_descriptions`) the only module that knows both. A
-request is checked completely here: past this point its tensors fit the model. Knows nothing of
-queues, deadlines of the transport, or how an answer is made.
+With its neighbours (`oip_wire`, `oip_answers`, `oip_contents`, `oip_descriptions`) the only module
+that knows both. A request is checked completely here: past this point its tensors fit the model.
+Knows nothing of queues, deadlines of the transport, or how an answer is made.
+
+A request is read in two steps. Its *head* is all but its id and its tensors' bytes: what many
+requests have in common. The bytes then fill a head.
 """
 
 from __future__ import annotations
@@ -10,22 +13,32 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Protocol
 
 from penstock.domain.blocks import DYNAMIC, TensorSpec
 from penstock.domain.errors import InvalidRequest, UnknownName
 from penstock.domain.ids import ModelName
-from penstock.domain.tensors import DATATYPE_BYTES, Tensor
-from penstock.domain.units import Micros
+from penstock.domain.tensors import DATATYPE_BYTES, Buffer, Tensor
+from penstock.domain.units import Bytes, Micros
 from penstock.rpc.oip_contents import filled_lists, raw_bytes
-from penstock.rpc.status import clipped
+from penstock.rpc.oip_parameters import (
+    LARGEST_TIMEOUT_US,
+    REGION,
+    REGION_BYTES,
+    SOURCE,
+    Place,
+    cut,
+    listed,
+    natural,
+    quoted,
+    read_place,
+    shown,
+)
 from protos import inference_pb2 as pb
 
-_SOURCE = "ModelInferRequest"
 _LARGEST_PRIORITY = 2**31 - 1
-_LARGEST_TIMEOUT_US = 2**53
 _LARGEST_AXIS = 2**31 - 1
-_SHOWN_CHARACTERS = 80
-_SHARED_MEMORY = "shared_memory_region"
 _CLASSIFICATION = "classification"
 
 
@@ -39,26 +52,109 @@ class ModelSignature:
     outputs: tuple[TensorSpec, ...]
 
 
+class Regions(Protocol):
+    """The regions that clients registered."""
+
+    def read(self, place: Place) -> Buffer:
+        """Return a copy of what lies there.
+
+        Raises:
+            InvalidInput: nothing does.
+            UnknownName: no such region is registered.
+        """
+        ...
+
+    def write(self, place: Place, data: Buffer) -> None:
+        """Copy data there; it may be shorter than the place.
+
+        Raises:
+            InvalidInput: there is no such place, or it is too small.
+            UnknownName: no such region is registered.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """An input as the head announces it.
+
+    Attributes:
+        index: of the input in the request, for errors.
+        raw: of its bytes among those that the request carries; -1 if they lie in shared memory.
+        place: where they lie then.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    size: Bytes
+    index: int
+    raw: int
+    place: Place | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """All of a request but its id and its tensors' bytes; checked.
+
+    Attributes:
+        inputs: one per input of the model, in the model's order.
+        carried: inputs whose bytes the request carries.
+    """
+
+    signature: ModelSignature
+    inputs: tuple[Wanted, ...]
+    carried: int
+    samples: int
+    outputs: tuple[str, ...]
+    places: Mapping[str, Place]
+    timeout_us: Micros | None
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
     """One valid inference request.
 
     Attributes:
         id: the client's own name for it; echoed, never interpreted.
+        head: what it says beside that and its tensors.
         inputs: one tensor per input of the model, in the model's order.
-        samples: rows of the batch axis, at least 1.
-        outputs: names of the outputs asked for, in the order asked.
-        timeout_us: what the client allows; None if it did not say.
-        priority: 1 is served first; 0 is the default.
     """
 
     id: str
-    signature: ModelSignature
+    head: Head
     inputs: tuple[Tensor, ...]
-    samples: int
-    outputs: tuple[str, ...]
-    timeout_us: Micros | None
-    priority: int
+
+    @property
+    def signature(self) -> ModelSignature:
+        """The model's."""
+        return self.head.signature
+
+    @property
+    def samples(self) -> int:
+        """Rows of the batch axis, at least 1."""
+        return self.head.samples
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs asked for, in the order asked."""
+        return self.head.outputs
+
+    @property
+    def timeout_us(self) -> Micros | None:
+        """What the client allows; None if it did not say."""
+        return self.head.timeout_us
+
+    @property
+    def priority(self) -> int:
+        """1 is served first; 0 is the default."""
+        return self.head.priority
+
+    @property
+    def places(self) -> Mapping[str, Place]:
+        """Where outputs go that are not sent in the answer, by name."""
+        return self.head.places
 
 
 def check_version(signature: ModelSignature, version: str) -> None:
@@ -68,131 +164,177 @@ def check_version(signature: ModelSignature, version: str) -> None:
         UnknownName: another version is asked for.
     """
     if version and version != signature.version:
-        raise UnknownName(
-            f"version of model {signature.name!r}", _cut(version), [signature.version]
-        )
+        raise UnknownName(f"version of model {signature.name!r}", cut(version), [signature.version])
 
 
 def unknown_model(name: str, known: Sequence[str]) -> UnknownName:
     """Return the error for a model that is not served."""
-    return UnknownName("model", _cut(name), known)
+    return UnknownName("model", cut(name), known)
 
 
-def read_infer(message: pb.ModelInferRequest, signature: ModelSignature) -> Query:
+def read_infer(
+    message: pb.ModelInferRequest, signature: ModelSignature, regions: Regions | None = None
+) -> Query:
     """Check a request against the model it names and convert it.
+
+    Args:
+        message: the request.
+        signature: of the model.
+        regions: shared memory that it may name; None: it must carry all its tensors.
 
     Raises:
         InvalidRequest: a tensor or parameter does not fit; says which, what was expected and
             what was found.
-        UnknownName: the version is not served.
+        UnknownName: the version is not served, or a region is not registered.
+    """
+    head = read_head(message, signature)
+    return fill(head, message.id, _carried(message, head), regions)
+
+
+def read_head(message: pb.ModelInferRequest, signature: ModelSignature) -> Head:
+    """Check all of a request but its tensors' bytes.
+
+    Raises:
+        InvalidRequest, UnknownName: as `read_infer`.
     """
     check_version(signature, message.model_version)
-    places = _places(message, signature)
-    raw = _raw_contents(message)
-    inputs = tuple(
-        _read_tensor(message.inputs[places[spec.name]], places[spec.name], spec, raw)
-        for spec in signature.inputs
-    )
+    indices = _indices(message, signature)
+    inputs = _wanted(message, signature, indices)
     _refuse_sequences(message.parameters)
-    return Query(
-        id=message.id,
+    return Head(
         signature=signature,
         inputs=inputs,
-        samples=_samples(inputs, places),
+        carried=sum(each.place is None for each in inputs),
+        samples=_samples(inputs),
         outputs=_requested_outputs(message, signature),
-        timeout_us=_natural(message.parameters, "timeout", _LARGEST_TIMEOUT_US) or None,
-        priority=_natural(message.parameters, "priority", _LARGEST_PRIORITY),
+        places=_output_places(message),
+        timeout_us=natural(message.parameters, "timeout", LARGEST_TIMEOUT_US) or None,
+        priority=natural(message.parameters, "priority", _LARGEST_PRIORITY),
     )
 
 
-def write_infer(
-    query: Query, outputs: Sequence[Tensor], *, emulated: bool = False
-) -> pb.ModelInferResponse:
-    """Return the answer to a query.
+def fill(
+    head: Head, request_id: str, carried: Sequence[Buffer], regions: Regions | None = None
+) -> Query:
+    """Return the request with this head and these bytes.
 
     Args:
-        outputs: at least those the query asked for.
-        emulated: mark the answer as timed by an emulated device.
+        head: what was announced.
+        request_id: the client's own.
+        carried: bytes of the inputs that are not in shared memory, in the request's order.
+        regions: None: there is no shared memory.
+
+    Raises:
+        InvalidRequest, UnknownName: as `read_infer`.
     """
-    answer = pb.ModelInferResponse(
-        model_name=query.signature.name, model_version=query.signature.version, id=query.id
-    )
-    if emulated:
-        answer.parameters["emulated"].bool_param = True
-    by_name = {tensor.name: tensor for tensor in outputs}
-    for name in query.outputs:
-        tensor = by_name[name]
-        answer.outputs.add(name=name, datatype=tensor.datatype, shape=tensor.shape)
-        answer.raw_output_contents.append(bytes(tensor.data))
-    return answer
+    if regions is None and (head.places or head.carried < len(head.inputs)):
+        _refuse_places(head)
+    if len(carried) != head.carried:
+        expected = f"{head.carried} entries, one per input"
+        raise InvalidRequest(SOURCE, "raw_input_contents", expected, str(len(carried)))
+    inputs = tuple([_tensor(each, carried, regions) for each in head.inputs])
+    return Query(request_id, head, inputs)
 
 
-def stream_answer(answer: pb.ModelInferResponse) -> pb.ModelStreamInferResponse:
-    """Wrap an answer for a stream."""
-    return pb.ModelStreamInferResponse(infer_response=answer)
-
-
-def stream_error(message: pb.ModelInferRequest, details: str) -> pb.ModelStreamInferResponse:
-    """Return a refusal on a stream; model and id tell the client which request it was."""
-    named = pb.ModelInferResponse(model_name=_cut(message.model_name), id=message.id)
-    return pb.ModelStreamInferResponse(error_message=details, infer_response=named)
-
-
-def _places(message: pb.ModelInferRequest, signature: ModelSignature) -> dict[str, int]:
+def _indices(message: pb.ModelInferRequest, signature: ModelSignature) -> dict[str, int]:
     """Return the index of each input by name: all there, none twice, none unknown."""
     known = [spec.name for spec in signature.inputs]
     places: dict[str, int] = {}
     for index, given in enumerate(message.inputs):
         place = f"inputs[{index}].name"
         if given.name not in known:
-            raise InvalidRequest(_SOURCE, place, f"one of {_listed(known)}", _quoted(given.name))
+            raise InvalidRequest(SOURCE, place, f"one of {listed(known)}", quoted(given.name))
         if given.name in places:
             expected = f"each input once ({given.name} is inputs[{places[given.name]}])"
-            raise InvalidRequest(_SOURCE, place, expected, f"{_quoted(given.name)} again")
+            raise InvalidRequest(SOURCE, place, expected, f"{quoted(given.name)} again")
         places[given.name] = index
     missing = [name for name in known if name not in places]
     if missing:
-        found = _listed(places) if places else "no inputs"
-        raise InvalidRequest(_SOURCE, "inputs", f"an input named {_quoted(missing[0])}", found)
+        found = listed(places) if places else "no inputs"
+        raise InvalidRequest(SOURCE, "inputs", f"an input named {quoted(missing[0])}", found)
     return places
 
 
-def _raw_contents(message: pb.ModelInferRequest) -> Sequence[bytes] | None:
-    raw = message.raw_input_contents
-    if not raw:
-        return None
-    if len(raw) != len(message.inputs):
-        expected = f"{len(message.inputs)} entries, one per input"
-        raise InvalidRequest(_SOURCE, "raw_input_contents", expected, str(len(raw)))
-    for index, given in enumerate(message.inputs):
-        filled = filled_lists(given.contents) if given.HasField("contents") else []
-        if filled:
-            expected = "no typed contents beside raw_input_contents"
-            place = f"inputs[{index}].contents.{filled[0]}"
-            raise InvalidRequest(_SOURCE, place, expected, "elements in it")
-    return raw
+def _wanted(
+    message: pb.ModelInferRequest, signature: ModelSignature, indices: Mapping[str, int]
+) -> tuple[Wanted, ...]:
+    places = [
+        read_place(given.parameters, f"inputs[{index}].parameters")
+        for index, given in enumerate(message.inputs)
+    ]
+    raw = [sum(each is None for each in places[:index]) for index in range(len(places))]
+    return tuple(
+        _announced(message.inputs[index], index, spec, raw[index], places[index])
+        for spec, index in ((spec, indices[spec.name]) for spec in signature.inputs)
+    )
 
 
-def _read_tensor(
+def _announced(
     given: pb.ModelInferRequest.InferInputTensor,
     index: int,
     spec: TensorSpec,
-    raw: Sequence[bytes] | None,
-) -> Tensor:
-    place = f"inputs[{index}]"
-    if _SHARED_MEMORY in given.parameters:
-        where = f"{place}.parameters[{_SHARED_MEMORY}]"
-        raise InvalidRequest(_SOURCE, where, "the tensor in the request", "shared memory")
+    raw: int,
+    place: Place | None,
+) -> Wanted:
     if given.datatype != spec.datatype:
         expected = f"{spec.datatype} for {spec.name}"
-        raise InvalidRequest(_SOURCE, f"{place}.datatype", expected, _quoted(given.datatype))
-    shape = _checked_shape(given.shape, spec, f"{place}.shape")
-    if raw is None:
-        elements = math.prod(shape)
-        data = raw_bytes(given.contents, spec.datatype, elements, _SOURCE, f"{place}.contents")
-    else:
-        data = _checked_raw(raw[index], spec.datatype, shape, f"raw_input_contents[{index}]")
-    return Tensor(spec.name, spec.datatype, shape, data)
+        where = f"inputs[{index}].datatype"
+        raise InvalidRequest(SOURCE, where, expected, quoted(given.datatype))
+    shape = _checked_shape(given.shape, spec, f"inputs[{index}].shape")
+    return Wanted(
+        name=spec.name,
+        datatype=spec.datatype,
+        shape=shape,
+        size=DATATYPE_BYTES[spec.datatype] * math.prod(shape),
+        index=index,
+        raw=raw if place is None else -1,
+        place=place,
+    )
+
+
+def _carried(message: pb.ModelInferRequest, head: Head) -> Sequence[Buffer]:
+    """Return the bytes of the inputs that are not in shared memory, in the request's order."""
+    raw = message.raw_input_contents
+    for index, given in enumerate(message.inputs):
+        shared = any(each.index == index and each.place for each in head.inputs)
+        filled = filled_lists(given.contents) if given.HasField("contents") else []
+        if filled and (raw or shared):
+            beside = "shared memory" if shared else "raw_input_contents"
+            where = f"inputs[{index}].contents.{filled[0]}"
+            expected = f"no typed contents beside {beside}"
+            raise InvalidRequest(SOURCE, where, expected, "elements in it")
+    if raw:
+        return raw
+    ordered = sorted((each for each in head.inputs if each.place is None), key=lambda one: one.raw)
+    return [_typed(message, each) for each in ordered]
+
+
+def _typed(message: pb.ModelInferRequest, wanted: Wanted) -> bytes:
+    return raw_bytes(
+        message.inputs[wanted.index].contents,
+        wanted.datatype,
+        math.prod(wanted.shape),
+        SOURCE,
+        f"inputs[{wanted.index}].contents",
+    )
+
+
+def _tensor(wanted: Wanted, carried: Sequence[Buffer], regions: Regions | None) -> Tensor:
+    place = wanted.place
+    size = len(carried[wanted.raw]) if place is None else place.size
+    if size != wanted.size:
+        expected = f"{wanted.size} bytes for {wanted.datatype} {list(wanted.shape)}"
+        raise InvalidRequest(SOURCE, _where(wanted), expected, f"{size} bytes")
+    data = carried[wanted.raw] if place is None or regions is None else regions.read(place)
+    if wanted.datatype == "BOOL" and bytes(data).translate(None, b"\x00\x01"):
+        raise InvalidRequest(SOURCE, _where(wanted), "bytes 0 and 1 for BOOL", "others")
+    return Tensor(wanted.name, wanted.datatype, wanted.shape, data)
+
+
+def _where(wanted: Wanted) -> str:
+    if wanted.place is None:
+        return f"raw_input_contents[{wanted.raw}]"
+    return f"inputs[{wanted.index}].parameters[{REGION_BYTES}]"
 
 
 def _checked_shape(found: Sequence[int], spec: TensorSpec, place: str) -> tuple[int, ...]:
@@ -202,28 +344,38 @@ def _checked_shape(found: Sequence[int], spec: TensorSpec, place: str) -> tuple[
     )
     if not fits:
         expected = f"{list(spec.shape)} for {spec.name} (-1: any size from 1)"
-        raise InvalidRequest(_SOURCE, place, expected, _shown_shape(found))
+        raise InvalidRequest(SOURCE, place, expected, _shown_shape(found))
     return tuple(found)
 
 
-def _checked_raw(data: bytes, datatype: str, shape: tuple[int, ...], place: str) -> bytes:
-    expected_bytes = DATATYPE_BYTES[datatype] * math.prod(shape)
-    if len(data) != expected_bytes:
-        expected = f"{expected_bytes} bytes for {datatype} {list(shape)}"
-        raise InvalidRequest(_SOURCE, place, expected, f"{len(data)} bytes")
-    if datatype == "BOOL" and data.translate(None, b"\x00\x01"):
-        raise InvalidRequest(_SOURCE, place, "bytes 0 and 1 for BOOL", "others")
-    return data
-
-
-def _samples(inputs: Sequence[Tensor], places: Mapping[str, int]) -> int:
+def _samples(inputs: Sequence[Wanted]) -> int:
     first = inputs[0]
-    for tensor in inputs[1:]:
-        if tensor.shape[0] != first.shape[0]:
-            place = f"inputs[{places[tensor.name]}].shape[0]"
+    for each in inputs[1:]:
+        if each.shape[0] != first.shape[0]:
+            where = f"inputs[{each.index}].shape[0]"
             expected = f"batch {first.shape[0]} as in {first.name}"
-            raise InvalidRequest(_SOURCE, place, expected, str(tensor.shape[0]))
+            raise InvalidRequest(SOURCE, where, expected, str(each.shape[0]))
     return first.shape[0]
+
+
+def _output_places(message: pb.ModelInferRequest) -> Mapping[str, Place]:
+    places = (
+        (each.name, read_place(each.parameters, f"outputs[{index}].parameters"))
+        for index, each in enumerate(message.outputs)
+    )
+    return MappingProxyType({name: place for name, place in places if place is not None})
+
+
+def _refuse_places(head: Head) -> None:
+    for each in head.inputs:
+        if each.place is not None:
+            where = f"inputs[{each.index}].parameters[{REGION}]"
+            raise InvalidRequest(SOURCE, where, "the tensor in the request", "shared memory")
+    for index, name in enumerate(head.outputs):
+        if name in head.places:
+            where = f"outputs[{index}].parameters[{REGION}]"
+            expected = "an output that is sent in the answer"
+            raise InvalidRequest(SOURCE, where, expected, "shared memory")
 
 
 def _requested_outputs(message: pb.ModelInferRequest, signature: ModelSignature) -> tuple[str, ...]:
@@ -234,71 +386,29 @@ def _requested_outputs(message: pb.ModelInferRequest, signature: ModelSignature)
     for index, output in enumerate(message.outputs):
         place = f"outputs[{index}].name"
         if output.name not in known:
-            raise InvalidRequest(_SOURCE, place, f"one of {_listed(known)}", _quoted(output.name))
+            raise InvalidRequest(SOURCE, place, f"one of {listed(known)}", quoted(output.name))
         if output.name in asked:
-            found = f"{_quoted(output.name)} again"
-            raise InvalidRequest(_SOURCE, place, "each output once", found)
-        _refuse_extensions(output.parameters, f"outputs[{index}].parameters")
+            found = f"{quoted(output.name)} again"
+            raise InvalidRequest(SOURCE, place, "each output once", found)
+        _refuse_classification(output.parameters, f"outputs[{index}].parameters")
         asked[output.name] = None
     return tuple(asked)
 
 
-def _refuse_extensions(parameters: Mapping[str, pb.InferParameter], place: str) -> None:
-    for key, expected in (
-        (_SHARED_MEMORY, "an output that is sent in the answer"),
-        (_CLASSIFICATION, "no classification (take the largest of the output yourself)"),
-    ):
-        if key in parameters:
-            raise InvalidRequest(_SOURCE, f"{place}[{key}]", expected, _shown(parameters[key]))
+def _refuse_classification(parameters: Mapping[str, pb.InferParameter], where: str) -> None:
+    if _CLASSIFICATION in parameters:
+        expected = "no classification (take the largest of the output yourself)"
+        found = shown(parameters[_CLASSIFICATION])
+        raise InvalidRequest(SOURCE, f"{where}[{_CLASSIFICATION}]", expected, found)
 
 
 def _refuse_sequences(parameters: Mapping[str, pb.InferParameter]) -> None:
     if "sequence_id" in parameters:
-        found = _shown(parameters["sequence_id"])
+        found = shown(parameters["sequence_id"])
         expected = "none (models are stateless)"
-        raise InvalidRequest(_SOURCE, "parameters[sequence_id]", expected, found)
-
-
-def _natural(parameters: Mapping[str, pb.InferParameter], key: str, largest: int) -> int:
-    """Return an integer parameter, or 0 if it is not there; digits in a string count too."""
-    if key not in parameters:
-        return 0
-    parameter = parameters[key]
-    kind = parameter.WhichOneof("parameter_choice")
-    value = -1
-    if kind in ("int64_param", "uint64_param"):
-        value = getattr(parameter, kind)
-    elif kind == "string_param" and _is_number(parameter.string_param):
-        value = int(parameter.string_param)
-    if not 0 <= value <= largest:
-        expected = f"an integer in 0..{largest}"
-        raise InvalidRequest(_SOURCE, f"parameters[{key}]", expected, _shown(parameter))
-    return value
-
-
-def _is_number(text: str) -> bool:
-    return len(text) <= len(str(_LARGEST_TIMEOUT_US)) and text.isascii() and text.isdigit()
-
-
-def _shown(parameter: pb.InferParameter) -> str:
-    kind = parameter.WhichOneof("parameter_choice")
-    if kind is None:
-        return "an empty parameter"
-    return f"{kind} {_quoted(getattr(parameter, kind))}"
+        raise InvalidRequest(SOURCE, "parameters[sequence_id]", expected, found)
 
 
 def _shown_shape(shape: Sequence[int]) -> str:
     axes = list(shape[:8])
     return str(axes) if len(shape) <= len(axes) else f"{len(shape)} axes: {str(axes)[:-1]}, …]"
-
-
-def _listed(names: Sequence[str] | Mapping[str, object]) -> str:
-    return clipped(", ".join(names), 4 * _SHOWN_CHARACTERS)
-
-
-def _quoted(value: object) -> str:
-    return repr(_cut(value) if isinstance(value, str) else value)
-
-
-def _cut(text: str) -> str:
-    return clipped(text, _SHOWN_CHARACTERS)

@@ -5,12 +5,12 @@ Knows nothing of requests, nor where the values come from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from penstock import __version__
 from penstock.domain.blocks import TensorSpec
-from penstock.domain.units import Micros
+from penstock.domain.units import Bytes, Micros
 from penstock.rpc.oip import ModelSignature
 from protos import inference_pb2 as pb
 
@@ -19,6 +19,7 @@ PLATFORM = "penstock"
 # Triton's names of the extensions that are offered in full; `model_repository` is not among
 # them, because models cannot be loaded and unloaded one by one.
 EXTENSIONS = ("model_configuration", "schedule_policy", "statistics")
+SHARED_MEMORY = "system_shared_memory"
 
 _NS_PER_US = 1_000
 
@@ -37,6 +38,22 @@ class ServingFacts:
     slo_us: Micros
     queue_samples: int
     parameters: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """Bytes [offset, offset + size) of a shared memory object, under a name of the client's.
+
+    Attributes:
+        key: the object's name.
+        file: descriptor of the object.
+    """
+
+    name: str
+    key: str
+    offset: Bytes
+    size: Bytes
+    file: int
 
 
 @dataclass(slots=True)
@@ -84,9 +101,10 @@ class ModelTally:
     by_batch: dict[int, BatchTally] = field(default_factory=dict)
 
 
-def write_server_metadata() -> pb.ServerMetadataResponse:
+def write_server_metadata(*, shared_memory: bool) -> pb.ServerMetadataResponse:
     """Return name, version and the extensions offered."""
-    return pb.ServerMetadataResponse(name=PLATFORM, version=__version__, extensions=EXTENSIONS)
+    extensions = (*EXTENSIONS, SHARED_MEMORY) if shared_memory else EXTENSIONS
+    return pb.ServerMetadataResponse(name=PLATFORM, version=__version__, extensions=extensions)
 
 
 def write_metadata(signature: ModelSignature) -> pb.ModelMetadataResponse:
@@ -139,6 +157,18 @@ def write_index(models: Sequence[tuple[ModelSignature, str]]) -> pb.RepositoryIn
             reason=reason,
         )
     return index
+
+
+def write_regions(regions: Iterable[Region]) -> pb.SystemSharedMemoryStatusResponse:
+    """Return the shared memory that clients registered."""
+    status = pb.SystemSharedMemoryStatusResponse()
+    for each in regions:
+        status.regions[each.name].CopyFrom(
+            pb.SystemSharedMemoryStatusResponse.RegionStatus(
+                name=each.name, key=each.key, offset=each.offset, byte_size=each.size
+            )
+        )
+    return status
 
 
 def _tensor_metadata(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:

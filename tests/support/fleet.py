@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from frontend.control import ControlService
+from frontend.courier import Payloads
 from frontend.ingress import JoinedTensor
+from frontend.local_couriers import LocalCouriers
 from frontend.membership import Membership
 from frontend.performer import Performer
 from penstock.aio.clock import MonotonicClock
@@ -84,6 +86,19 @@ class Inbox:
         await self.until(lambda _: len(self.of(kind)) >= number)
 
 
+def a_performer(
+    payloads: Payloads,
+    post: Callable[[Event], None],
+    now_us: Callable[[], int],
+    reply_to: str,
+    overran: Callable[[InstanceId, int], None],
+) -> Performer:
+    """Return a performer whose process holds the requests itself."""
+    return Performer(
+        lambda performer: LocalCouriers(performer, payloads, post, now_us, reply_to), post, overran
+    )
+
+
 @dataclass
 class FrontendSide:
     """Membership, performer and their servers; a test plays the dispatcher."""
@@ -124,7 +139,7 @@ async def frontend_side(
     overruns: list[int] = []
     server = new_server()
     address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
-    performer = Performer(
+    performer = a_performer(
         payloads,
         inbox.post,
         clock.now_us,
@@ -183,6 +198,7 @@ async def worker_process(
     gpu_class: str = "fast",
     executor: str = "emulated-shapes",
     worker_id: str = "w0",
+    flags: Sequence[str] = (),
 ) -> AsyncIterator[WorkerProcess]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -190,6 +206,7 @@ async def worker_process(
         "worker",
         *("--frontend", frontend, "--gpu-class", gpu_class, "--executor", executor),
         *("--repository", str(repository), "--worker-id", worker_id),
+        *flags,
         cwd=ROOT,
         stderr=asyncio.subprocess.PIPE,
     )

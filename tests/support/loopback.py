@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from frontend.backend import Wiring, WorkerLine
 from frontend.ingress import JoinedTensor
+from frontend.link_lines import LinkLine
 from penstock.domain.blocks import TensorSpec
 from penstock.domain.ids import InstanceId, ServerId
 from penstock.domain.placement import gpu_slots
@@ -69,6 +70,9 @@ class LoopbackBackend:
                 instances=tuple(self.instances()),
             )
         ]
+
+    def links(self) -> Sequence[LinkLine]:
+        return []
 
     async def start(self) -> str:
         if self.join:

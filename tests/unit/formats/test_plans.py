@@ -42,6 +42,13 @@ GOLDEN = """\
     {
       "blocks": 2,
       "blocks_digest": "",
+      "execution": {
+        "capture": true,
+        "compile": "auto",
+        "max_error": null,
+        "memory_format": "contiguous",
+        "precision": "fp32"
+      },
       "margin_us": 0,
       "model": "m",
       "pipelines": [

@@ -162,6 +162,19 @@ async def test_a_hostile_peer_is_cut_off_in_words(
     await link.close()
 
 
+async def test_a_message_that_is_too_large_is_refused(receiving: Receiving) -> None:
+    unlimited = (("grpc.max_send_message_length", -1),)
+    async with grpc.aio.insecure_channel(receiving.address, options=unlimited) as channel:
+        push: grpc.aio.StreamStreamMultiCallable[bytes, bytes]
+        push = channel.stream_stream(f"/{SERVICE}/{METHOD}")
+        call = push()
+        await call.write(pack(FrameHeader(hello=Hello(sender="it"))))
+        await call.write(bytes(17 << 20))
+        assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    await receiving.until(lost=1)
+    assert receiving.frames == []
+
+
 async def test_a_taken_port_is_told() -> None:
     server = LinkServer("127.0.0.1")
     with pytest.raises(PenstockError, match=f"cannot listen for links on 127.0.0.1:{server.port}"):
