@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -28,6 +28,7 @@ from protos import inference_pb2 as pb
 from protos import inference_pb2_grpc
 
 _INFER = "/inference.GRPCInferenceService/ModelInfer"
+_STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 _UNLIMITED = -1
 
 
@@ -45,6 +46,45 @@ class RequestFailed(PenstockError):
         super().__init__(f"{status}: {details}" if details else status)
 
 
+class EncodedStream:
+    """A stream of requests and answers that are encoded already.
+
+    Args:
+        call: the stream.
+    """
+
+    def __init__(self, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> None:
+        self._call = call
+
+    async def write(self, request: bytes) -> None:
+        """Send an encoded ``ModelInferRequest`` as soon as the stream takes it.
+
+        Raises:
+            RequestFailed: the stream broke.
+        """
+        with _told_as_failure():
+            await self._call.write(request)
+
+    async def done_writing(self) -> None:
+        """Tell the server that no request follows.
+
+        Raises:
+            RequestFailed: the stream broke.
+        """
+        with _told_as_failure():
+            await self._call.done_writing()
+
+    async def read(self) -> bytes | None:
+        """Return the next encoded ``ModelStreamInferResponse``; None at the end.
+
+        Raises:
+            RequestFailed: the stream broke.
+        """
+        with _told_as_failure():
+            answer = await self._call.read()
+        return answer if isinstance(answer, bytes) else None
+
+
 class InferenceClient:
     """Connections to one server; use it as ``async with InferenceClient(…) as client``.
 
@@ -60,6 +100,7 @@ class InferenceClient:
         self._channels: list[grpc.aio.Channel] = []
         self._stubs: list[inference_pb2_grpc.GRPCInferenceServiceStub] = []
         self._encoded_calls: list[grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = []
+        self._encoded_streams: list[grpc.aio.StreamStreamMultiCallable[bytes, bytes]] = []
 
     async def __aenter__(self) -> Self:
         """Open the channels; connections follow with the first calls or `wait_connected`."""
@@ -68,6 +109,7 @@ class InferenceClient:
             self._channels.append(channel)
             self._stubs.append(inference_pb2_grpc.GRPCInferenceServiceStub(channel))
             self._encoded_calls.append(channel.unary_unary(_INFER))
+            self._encoded_streams.append(channel.stream_stream(_STREAM))
         return self
 
     async def __aexit__(
@@ -147,6 +189,15 @@ class InferenceClient:
         call = self._encoded_calls[turn % len(self._encoded_calls)]
         with _told_as_failure():
             return await call(request, timeout=deadline_us / US_PER_SECOND)
+
+    @asynccontextmanager
+    async def encoded_stream(self) -> AsyncIterator[EncodedStream]:
+        """Open a stream for encoded requests; it ends with the block."""
+        call = self._encoded_streams[0]()
+        try:
+            yield EncodedStream(call)
+        finally:
+            call.cancel()
 
     async def stream(
         self, messages: AsyncIterable[pb.ModelInferRequest]

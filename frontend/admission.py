@@ -1,7 +1,7 @@
 """The door between the protocol and the dispatcher: each query goes in once, comes out once.
 
-Sets the deadline, awaits the outcome, turns a caller that goes away into a cancellation, and
-refuses everything once closed. Knows nothing of gRPC messages.
+Sets the deadline, tells how the query ended, turns a caller that goes away into a cancellation,
+and refuses everything once closed. Knows nothing of gRPC messages.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
+from functools import partial
 
 from frontend.ingress import Dropped, Ingress, Outcome
 from penstock.domain.ids import RequestId
@@ -57,9 +58,9 @@ class Admission:
         """Return when no query is pending."""
         await self._idle.wait()
 
-    async def submit(
+    def submit(
         self, query: Query, slo_us: Micros, time_left_us: Micros | None = None
-    ) -> Outcome:
+    ) -> asyncio.Future[Outcome]:
         """Have a query answered.
 
         Args:
@@ -67,41 +68,40 @@ class Admission:
             slo_us: latency the model promises; no query gets longer.
             time_left_us: how long the caller will still be there; None: no limit.
 
-        Raises:
-            CancelledError: the caller went away; the dispatcher has been told.
+        Returns:
+            How it ends. A caller that goes away cancels it; the dispatcher is told.
         """
         if self._closed:
-            return Dropped(DropReason.UNAVAILABLE, "the server is shutting down")
-        allowed = (slo_us, query.timeout_us, time_left_us)
+            return _ended(Dropped(DropReason.UNAVAILABLE, "the server is shutting down"))
         now_us = self._now_us()
+        allowed_us = slo_us
+        for each in (query.timeout_us, time_left_us):
+            if each is not None and each < allowed_us:
+                allowed_us = each
         request = Request(
             id=RequestId(next(self._ids)),
             model=query.signature.name,
             samples=query.samples,
             arrival_us=now_us,
-            deadline_us=now_us + min(each for each in allowed if each is not None),
+            deadline_us=now_us + allowed_us,
             priority=query.priority,
         )
-        self._enter()
-        try:
-            return await self._outcome(request, query)
-        finally:
-            self._leave()
-
-    async def _outcome(self, request: Request, query: Query) -> Outcome:
         future = self._ingress.open(request.id, request.samples, query.inputs)
-        try:
-            self._post(RequestArrived(request))
-            return await future
-        except asyncio.CancelledError:
-            self._post(RequestCancelled(request.id))
-            raise
-
-    def _enter(self) -> None:
         self._pending += 1
         self._idle.clear()
+        future.add_done_callback(partial(self._leave, request.id))
+        self._post(RequestArrived(request))
+        return future
 
-    def _leave(self) -> None:
+    def _leave(self, request: RequestId, future: asyncio.Future[Outcome]) -> None:
         self._pending -= 1
         if self._pending == 0:
             self._idle.set()
+        if future.cancelled():
+            self._post(RequestCancelled(request))
+
+
+def _ended(outcome: Outcome) -> asyncio.Future[Outcome]:
+    future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    future.set_result(outcome)
+    return future

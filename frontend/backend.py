@@ -11,6 +11,8 @@ from typing import Protocol, TypeAlias
 
 from frontend.catalogue import Catalogue
 from frontend.ingress import Ingress
+from frontend.link_lines import LinkLine
+from frontend.performer import Couriers, Performer
 from frontend.settings import Settings
 from penstock.domain.ids import PoolId
 from penstock.domain.plan import Plan
@@ -18,12 +20,17 @@ from penstock.domain.units import Micros
 from penstock.scheduling.effects import Effect
 from penstock.scheduling.events import Event
 
+Hire: TypeAlias = Callable[[Performer, str], Couriers]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wiring:
     """What a backend may use of the frontend.
 
     Attributes:
+        ingress: the open requests of this process; none with acceptors.
+        hire: returns those who carry rows for a performer, whose instances send results to a
+            host:port.
         post: hands an event to the dispatcher.
         now_us: the dispatcher's clock.
         overran: counts a stage that was slower than the device it emulates.
@@ -33,6 +40,7 @@ class Wiring:
     plan: Plan
     catalogue: Catalogue
     ingress: Ingress
+    hire: Hire
     post: Callable[[Event], None]
     now_us: Callable[[], Micros]
     overran: Callable[[PoolId, Micros], None]
@@ -40,7 +48,11 @@ class Wiring:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerLine:
-    """A worker, for the status page."""
+    """A worker, for the status page.
+
+    Attributes:
+        share: how its instances share the device.
+    """
 
     worker: str
     gpu_class: str
@@ -48,6 +60,7 @@ class WorkerLine:
     executor: str
     device: str
     instances: tuple[str, ...]
+    share: str = ""
 
 
 class Backend(Protocol):
@@ -64,6 +77,10 @@ class Backend(Protocol):
 
     def workers(self) -> Sequence[WorkerLine]:
         """Return the workers attached now."""
+        ...
+
+    def links(self) -> Sequence[LinkLine]:
+        """Return the links that are open now."""
         ...
 
     async def start(self) -> str:

@@ -6,7 +6,6 @@ The composition root of this room; only here are paths opened and policies named
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,9 +15,6 @@ from frontend.settings import LOOPBACK, Settings
 from penstock.console import note, show_text
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
-    from collections.abc import Callable
-
     from frontend.backend import BackendFactory
     from frontend.server import Addresses
 
@@ -43,6 +39,13 @@ def frontend(
     control_port: Annotated[
         int, typer.Option(envvar="PENSTOCK_CONTROL_PORT", help="For workers.")
     ] = 8003,
+    acceptors: Annotated[
+        int,
+        typer.Option(
+            envvar="PENSTOCK_ACCEPTORS",
+            help="Processes that take requests; 0: this one does. Pays off from about 8 cores.",
+        ),
+    ] = 0,
     advertise: Annotated[
         str, typer.Option(envvar="PENSTOCK_ADVERTISE", help="Host name workers are told.")
     ] = "",
@@ -59,6 +62,16 @@ def frontend(
         int,
         typer.Option(envvar="PENSTOCK_STREAM_REQUESTS", help="Requests under way per stream."),
     ] = 64,
+    shared_memory_regions: Annotated[
+        int | None,
+        typer.Option(
+            envvar="PENSTOCK_SHARED_MEMORY_REGIONS",
+            help="Of clients on this host, at most; 0: none. 64 on loopback, else none.",
+        ),
+    ] = None,
+    metrics: Annotated[
+        bool, typer.Option(envvar="PENSTOCK_METRICS", help="Count for Prometheus.")
+    ] = True,
     max_message_mib: Annotated[
         int, typer.Option(envvar="PENSTOCK_MAX_MESSAGE_MIB", help="Largest request or answer.")
     ] = 64,
@@ -105,11 +118,14 @@ def frontend(
         port=port,
         metrics_port=metrics_port,
         control_port=control_port,
+        acceptors=acceptors,
         advertise=advertise,
         policy=policy,
         routing=routing,
         queue_samples=queue_samples,
         stream_requests=stream_requests,
+        shared_memory_regions=shared_memory_regions,
+        metrics=metrics,
         max_message_mib=max_message_mib,
         drain_pause_s=drain_pause_s,
         drain_limit_s=drain_limit_s,
@@ -126,9 +142,9 @@ class Reporter:
     def __init__(self, json: bool) -> None:
         self._json = json
 
-    def settings(self, settings: Settings) -> None:
-        """Print every setting."""
-        facts = settings.facts()
+    def settings(self, settings: Settings, loop: str) -> None:
+        """Print every setting, and which event loop runs."""
+        facts = {**settings.facts(), "loop": loop}
         words = " ".join(f"{name}={value}" for name, value in facts.items() if value)
         self._say("settings", facts, f"settings: {words}")
 
@@ -181,18 +197,11 @@ def run(settings: Settings, connect: BackendFactory, reporter: Reporter) -> None
     import asyncio
 
     from frontend.process import serve
+    from penstock.aio.loops import new_loop, usual_loop
 
-    reporter.settings(settings)
-    with asyncio.Runner(loop_factory=_loop_factory(settings)) as runner:
+    loop = usual_loop(uvloop=settings.uvloop)
+    reporter.settings(settings, loop)
+    with asyncio.Runner(loop_factory=lambda: new_loop(loop)) as runner:
         unanswered = runner.run(serve(settings, connect, reporter))
     if unanswered:
         sys.exit(_NOT_FINISHED)
-
-
-def _loop_factory(settings: Settings) -> Callable[[], AbstractEventLoop] | None:
-    """Return what makes uvloop's event loop, or None for the standard one."""
-    if settings.uvloop and find_spec("uvloop") is not None:
-        from uvloop import new_event_loop
-
-        return new_event_loop
-    return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from penstock.domain.ids import BatchId, InstanceId, ModelName, PoolId, RequestId
 from penstock.domain.requests import Request, Slice
@@ -40,8 +40,7 @@ LATE = "late"
 CANCELLED = "cancelled"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestRecord:
+class RequestRecord(NamedTuple):
     """How one request ended.
 
     Attributes:
@@ -66,8 +65,7 @@ class RequestRecord:
         return self.outcome in (ANSWERED, LATE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchRecord:
+class BatchRecord(NamedTuple):
     """One batch that went through."""
 
     model: ModelName
@@ -76,8 +74,7 @@ class BatchRecord:
     handover_us: Micros
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageRecord:
+class StageRecord(NamedTuple):
     """One stage of one batch."""
 
     model: ModelName
@@ -167,20 +164,20 @@ class Ledger:
         return sum(each == pool for each in self.pool_of.values())
 
     def _follow_event(self, now_us: Micros, event: Event) -> None:
-        match event:
-            case RequestArrived(request):
-                self._requests[request.id] = _Open(request)
-                self.open_requests[request.model] += 1
+        match event:  # the frequent ones first: they are tried in order
             case StageFinished():
                 self._end_stage(now_us, event)
-            case BatchFinished(batch):
-                self._end_batch(now_us, batch)
+            case RequestArrived():
+                self._requests[event.request.id] = _Open(event.request)
+                self.open_requests[event.request.model] += 1
+            case BatchFinished():
+                self._end_batch(now_us, event.batch)
             case BatchFailed():
                 self._flights.pop(event.batch, None)
             case InstanceJoined():
                 self.pool_of[event.instance] = event.pool
-            case InstanceLost(instance):
-                self.pool_of.pop(instance, None)
+            case InstanceLost():
+                self.pool_of.pop(event.instance, None)
             case PlanApplied():
                 self.pool_of.clear()
             case _:
@@ -188,14 +185,15 @@ class Ledger:
 
     def _follow_effect(self, now_us: Micros, effect: Effect) -> None:
         match effect:
+            case CompleteRequest():
+                outcome = ANSWERED if effect.met_deadline else LATE
+                self._end_request(now_us, effect.request, outcome)
             case RunBatch():
                 self._launch(now_us, effect)
-            case CompleteRequest(request, met_deadline):
-                self._end_request(now_us, request, ANSWERED if met_deadline else LATE)
-            case DropRequest(request, reason):
-                self._end_request(now_us, request, reason.value)
-            case CancelBatch(batch):
-                self._flights.pop(batch, None)
+            case DropRequest():
+                self._end_request(now_us, effect.request, effect.reason.value)
+            case CancelBatch():
+                self._flights.pop(effect.batch, None)
             case _:
                 pass
 

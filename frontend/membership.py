@@ -18,12 +18,15 @@ from penstock.domain.ids import GpuClassName, InstanceId, ModelName, PoolId, Ser
 from penstock.domain.placement import GpuSlot, PlannedInstance, gpu_slots
 from penstock.domain.plan import Plan
 from penstock.domain.units import US_PER_SECOND, Micros
+from penstock.rpc.execution import computation_of, execution_message
 from penstock.rpc.links import LinkLost
 from penstock.scheduling.events import Event, InstanceJoined, InstanceLost
+from penstock.shares.base import Obtained
 from protos.control_pb2 import (
     InstanceGone,
     InstanceReady,
     LoadInstance,
+    ObtainedShare,
     Refused,
     UnloadInstance,
     Welcome,
@@ -69,6 +72,8 @@ class InstanceStatus:
 
     Attributes:
         detail: why it is not ready; empty if it is or soon will be.
+        computation: how it computes, in words; empty if it is not ready or computes nothing.
+        share: what it really got of its device, in words; empty if that is not known.
     """
 
     instance: InstanceId
@@ -77,11 +82,17 @@ class InstanceStatus:
     address: str
     process_id: int
     load_us: Micros
+    computation: str = ""
+    share: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerStatus:
-    """One attached worker. A spare has no instances."""
+    """One attached worker. A spare has no instances.
+
+    Attributes:
+        share: how its instances share the device, in words.
+    """
 
     worker: str
     gpu_class: str
@@ -90,6 +101,7 @@ class WorkerStatus:
     device: str
     memory_bytes: int
     version: str
+    share: str
     instances: tuple[InstanceStatus, ...]
 
     @property
@@ -298,6 +310,7 @@ class Membership:
             latency_us_by_batch=pool.latency_us_by_batch,
             blocks_sha256=model.blocks_digest,
             frontend_link=self._frontend_link,
+            execution=execution_message(model.execution),
         )
 
     # Instances
@@ -384,6 +397,7 @@ class Membership:
             device=member.hello.device,
             memory_bytes=member.hello.memory_bytes,
             version=member.hello.version,
+            share=_sharing(member.hello),
             instances=tuple(_instance_status(self._instances[each.id]) for each in planned),
         )
 
@@ -396,7 +410,19 @@ def _instance_status(instance: _Instance) -> InstanceStatus:
         address=instance.ready.address,
         process_id=instance.ready.process_id,
         load_us=instance.ready.load_us,
+        computation=computation_of(instance.ready.computation).words,
+        share=_share_words(instance.ready.share),
     )
+
+
+def _sharing(hello: WorkerHello) -> str:
+    """Return how a worker's instances share its device: the mechanism, and in which processes."""
+    note = f" ({hello.share_note})" if hello.share_note else ""
+    return f"{hello.share or 'none'}{note}, a process per {hello.process_per or 'instance'}"
+
+
+def _share_words(share: ObtainedShare) -> str:
+    return Obtained(share.mechanism, share.sms, share.device_sms).words
 
 
 def _stop_joining(instance: _Instance) -> None:

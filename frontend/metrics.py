@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from frontend.histograms import Histogram
 from frontend.ledger import ANSWERED, CANCELLED, LATE, BatchRecord, RequestRecord, StageRecord
 from penstock import __version__
 from penstock.domain.ids import ModelName, PoolId
@@ -111,9 +112,11 @@ class Metrics:
         missed = self._counter(
             "slo_missed", "Requests not answered in time, by cause.", "model", "reason"
         )
-        duration = self._histogram("request_duration", "Arrival to answer.", _SECONDS, "model")
+        duration = self._histogram(
+            "request_duration_seconds", "Arrival to answer.", _SECONDS, "model"
+        )
         queueing = self._histogram(
-            "queueing_delay", "Arrival to the start of the batch.", _SECONDS, "model"
+            "queueing_delay_seconds", "Arrival to the start of the batch.", _SECONDS, "model"
         )
         self._in_flight = self._gauge("requests_in_flight", "Requests not ended yet.", "model")
         self._waiting = self._gauge("waiting_samples", "Samples that wait for a batch.", "model")
@@ -132,14 +135,10 @@ class Metrics:
 
     def _batch_metrics(self) -> None:
         pooled = ("model", "pool", "gpu_class")
-        size = Histogram(
-            "penstock_batch_size",
-            "Samples in a batch.",
-            ["model"],
-            buckets=_SIZES,
-            registry=self._registry,
+        size = self._histogram("batch_size", "Samples in a batch.", _SIZES, "model")
+        compute = self._histogram(
+            "stage_compute_seconds", "Computing one stage.", _SECONDS, *pooled
         )
-        compute = self._histogram("stage_compute", "Computing one stage.", _SECONDS, *pooled)
         overruns = self._counter(
             "emulation_overruns", "Stages slower than the device they emulate.", *pooled
         )
@@ -161,6 +160,6 @@ class Metrics:
         return Gauge(f"penstock_{name}", text, labels, registry=self._registry)
 
     def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
-        return Histogram(
-            f"penstock_{name}_seconds", text, labels, buckets=buckets, registry=self._registry
-        )
+        histogram = Histogram(f"penstock_{name}", text, labels, buckets)
+        self._registry.register(histogram)
+        return histogram

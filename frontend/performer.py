@@ -1,33 +1,26 @@
 """Does what the dispatcher wants done with batches, and tells it what came of them.
 
-Holds one link to every instance and takes the frames that instances send back. Knows nothing of
-plans, workers or policies.
+Holds one link to every instance and takes their reports; rows are the couriers' business. Knows
+nothing of plans, workers, policies or tensors.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Protocol, assert_never
 
-from frontend.ingress import JoinedTensor
-from penstock.domain.errors import InvalidInput
+from frontend.instance_links import InstanceLinks
+from frontend.link_lines import OnwardLinks
 from penstock.domain.ids import BatchId, InstanceId
-from penstock.domain.requests import Slice
-from penstock.domain.tensors import Tensor
 from penstock.domain.units import Micros
-from penstock.rpc.frames import tensor_header, tensors_of
-from penstock.rpc.links import FRONTEND, LinkFull, LinkLost, LinkSender
+from penstock.rpc.links import FRONTEND
 from penstock.scheduling.effects import (
     CancelBatch,
     CompleteRequest,
     DropRequest,
     Effect,
-    Hop,
-    PartHop,
     RunBatch,
     WakeAt,
 )
@@ -38,34 +31,41 @@ from penstock.scheduling.events import (
     InstanceLost,
     StageFinished,
 )
-from penstock.scheduling.parts import slices_of
 from protos import link_pb2
-from protos.link_pb2 import BatchResult, FrameHeader, RunStage, StageReport
+from protos.link_pb2 import BatchResult, FrameHeader, StageReport
 
 _log = logging.getLogger(__name__)
 
 
-class Payloads(Protocol):
-    """Where the tensors of requests come from and go to."""
+class Couriers(Protocol):
+    """Those who hold requests and carry their rows, each by a number of its own."""
 
-    def gather(self, slices: Sequence[Slice]) -> Sequence[JoinedTensor]:
-        """Return the inputs of a batch."""
+    def carry(self, effect: RunBatch) -> Set[int]:
+        """Have the rows of a batch sent; return the couriers whose rows have to come back."""
         ...
 
-    def scatter(self, slices: Sequence[Slice], tensors: Sequence[Tensor]) -> None:
-        """Hand the rows of a batch's outputs to their requests.
+    def take(self, result: BatchResult, views: Sequence[memoryview]) -> None:
+        """Take rows that an instance sent to this process."""
+        ...
 
-        Raises:
-            InvalidInput: the outputs do not fit.
-        """
+    def forget(self, batch: BatchId, couriers: Set[int]) -> None:
+        """Have no row of a batch that these carry reach a request any more."""
         ...
 
     def finish(self, effect: CompleteRequest) -> None:
-        """Answer a request whose samples were all scattered."""
+        """Answer a request whose samples have all been delivered."""
         ...
 
     def drop(self, effect: DropRequest) -> None:
         """End a request without an answer."""
+        ...
+
+    def joined(self, instance: InstanceId, address: str) -> None:
+        """Take an instance that can be reached."""
+        ...
+
+    def parted(self, instance: InstanceId, address: str) -> None:
+        """Take the loss of an instance."""
         ...
 
 
@@ -74,45 +74,40 @@ class _Flight:
     """A batch whose rows have not all come back.
 
     Attributes:
-        missing: first rows of what the last stage has yet to send: its parts, or the batch.
+        couriers: all that have rows of it; missing: those whose rows are not back.
         done: hops of its route that have reported.
     """
 
-    slices: tuple[Slice, ...]
-    missing: set[int]
+    instances: tuple[InstanceId, ...]
+    couriers: Set[int] = frozenset()
+    missing: set[int] = field(default_factory=set)
     done: set[int] = field(default_factory=set)
 
 
 class Performer:
     """Performs effects; never waits.
 
-    A batch is known from its `RunBatch` until its result or failure is here or it is cancelled.
-    What comes of a batch that is not known any more reaches no request. One that runs in parts is
-    back when all parts of its last stage are.
+    A batch is known from its `RunBatch` until its rows or a failure are here or it is cancelled.
+    What comes of a batch that is not known any more reaches no request.
 
     Args:
-        payloads: the open requests.
+        hire: returns those who carry rows for this performer.
         post: hands an event to the dispatcher.
-        now_us: the dispatcher's clock.
-        reply_to: host:port that instances send results to.
         overran: told by how much a stage was slower than the device it emulates.
     """
 
     def __init__(
         self,
-        payloads: Payloads,
+        hire: Callable[[Performer], Couriers],
         post: Callable[[Event], None],
-        now_us: Callable[[], Micros],
-        reply_to: str,
         overran: Callable[[InstanceId, Micros], None] | None = None,
     ) -> None:
-        self._payloads = payloads
         self._post = post
-        self._now_us = now_us
-        self._reply_to = reply_to
         self._overran = overran
-        self._links: dict[InstanceId, LinkSender] = {}
         self._flights: dict[BatchId, _Flight] = {}
+        self.links = InstanceLinks(FRONTEND, self._lose)
+        self.onward = OnwardLinks()
+        self._couriers = hire(self)
 
     # Effects
 
@@ -122,9 +117,9 @@ class Performer:
             case RunBatch():
                 self._run(effect)
             case CompleteRequest():
-                self._payloads.finish(effect)
+                self._couriers.finish(effect)
             case DropRequest():
-                self._payloads.drop(effect)
+                self._couriers.drop(effect)
             case CancelBatch(batch, instances):
                 self._cancel(batch, instances)
             case WakeAt():
@@ -134,82 +129,20 @@ class Performer:
 
     def _run(self, effect: RunBatch) -> None:
         for hop in effect.route:
-            if hop.instance not in self._links:
+            if hop.instance not in self.links:
                 self._post(InstanceLost(hop.instance))
                 return
-        samples = sum(each.count for each in effect.slices)
-        route = self._wire_route(effect)
-        self._flights[effect.batch] = _Flight(effect.slices, _last_rows(effect.route))
-        for place, hop in enumerate(effect.route):
-            if isinstance(hop, PartHop) and hop.stage == 0:
-                slices = slices_of(effect.slices, hop.first, hop.count)
-            elif place == 0:
-                slices = effect.slices
-            else:
-                break
-            if not self._send(effect, place, route, samples, slices):
-                return
-
-    def _send(
-        self,
-        effect: RunBatch,
-        place: int,
-        route: Sequence[link_pb2.Hop],
-        samples: int,
-        slices: Sequence[Slice],
-    ) -> bool:
-        """Send a batch, or a part, to the first stage; return whether that could be done."""
-        hop = effect.route[place]
-        now_us = self._now_us()
-        inputs = self._payloads.gather(slices)
-        run = RunStage(
-            batch_id=effect.batch,
-            model=effect.model,
-            samples=samples,
-            stage=place,
-            route=route,
-            reply_to=self._reply_to,
-            abandon_in_us=max(0, effect.abandon_us - now_us),
-            tensors=[tensor_header(*each) for each in inputs],
-        )
-        if isinstance(hop, PartHop):
-            run.first, run.count = hop.first, hop.count
-        try:
-            self._links[hop.instance].send_nowait(
-                FrameHeader(run_stage=run), [part for each in inputs for part in each.parts]
-            )
-        except LinkLost:
-            self._post(InstanceLost(hop.instance))
-            return False
-        except LinkFull as error:
-            self._fail(effect.batch, str(error), retriable=True)
-            return False
-        return True
-
-    def _wire_route(self, effect: RunBatch) -> list[link_pb2.Hop]:
-        now_us = self._now_us()
-        route: list[link_pb2.Hop] = []
-        for hop in effect.route:
-            sent = link_pb2.Hop(
-                instance_id=hop.instance,
-                address=self._links[hop.instance].address,
-                start_in_us=max(0, hop.start_us - now_us),
-                sequence=hop.sequence,
-            )
-            if isinstance(hop, PartHop):
-                sent.stage, sent.first, sent.count = hop.stage, hop.first, hop.count
-            route.append(sent)
-        return route
+        flight = _Flight(tuple(dict.fromkeys(hop.instance for hop in effect.route)))
+        self._flights[effect.batch] = flight
+        flight.couriers = self._couriers.carry(effect)
+        flight.missing = set(flight.couriers)
 
     def _cancel(self, batch: BatchId, instances: Iterable[InstanceId]) -> None:
-        self._flights.pop(batch, None)
-        header = FrameHeader(cancel=link_pb2.CancelBatch(batch_id=batch))
-        for instance in instances:
-            if instance in self._links:
-                with suppress(LinkLost, LinkFull):  # it runs a batch in vain, no more
-                    self._links[instance].send_nowait(header)
+        self._forget(batch)
+        cancel = link_pb2.CancelBatch(batch_id=batch)
+        self.links.tell(instances, FrameHeader(cancel=cancel))
 
-    # Links
+    # Instances
 
     async def connect(self, instance: InstanceId, address: str) -> None:
         """Open the link to an instance, in place of any earlier one.
@@ -218,38 +151,27 @@ class Performer:
             LinkLost: it cannot be reached.
         """
         self.disconnect(instance)
-        link = LinkSender(address, FRONTEND)
-        try:
-            await link.opened()
-        except BaseException:
-            link.end()
-            raise
-        self._links[instance] = link
-        link.closed.add_done_callback(lambda _: self._lose(instance, link))
+        await self.links.connect(instance, address)
+        self._couriers.joined(instance, address)
 
     def disconnect(self, instance: InstanceId) -> None:
         """End the link to an instance, if there is one; posts nothing."""
-        link = self._links.pop(instance, None)
-        if link is not None:
-            link.end()
+        if instance in self.links:
+            self._couriers.parted(instance, self.links.address(instance))
+            self.onward.forget(instance)
+            self.links.disconnect(instance)
 
     async def close(self) -> None:
         """End all links; posts nothing."""
-        links = list(self._links.values())
-        self._links.clear()
-        await asyncio.gather(*(link.close() for link in links))
+        await self.links.close()
 
     def on_peer_lost(self, sender: str) -> None:
-        """Take the loss of the link from an instance: without it there are no results."""
-        link = self._links.get(InstanceId(sender))
-        if link is not None:
-            link.end("the instance's link to us is lost")
+        """Take the loss of the link from an instance: without it there are no reports."""
+        self.links.on_peer_lost(sender)
 
-    def _lose(self, instance: InstanceId, link: LinkSender) -> None:
-        if self._links.get(instance) is not link:
-            return
-        del self._links[instance]
-        _log.warning("link to %s at %s: %s", instance, link.address, link.closed.result())
+    def _lose(self, instance: InstanceId, address: str) -> None:
+        self._couriers.parted(instance, address)
+        self.onward.forget(instance)
         self._post(InstanceLost(instance))
 
     # Frames
@@ -258,13 +180,18 @@ class Performer:
         """Take one frame from an instance."""
         match header.WhichOneof("kind"):
             case "report":
-                self._report(header.report)
+                self.reported(header.report)
             case "result":
-                self._result(header.result, views)
+                if header.result.HasField("report"):
+                    self.reported(header.result.report)
+                self._couriers.take(header.result, views)
+            case "link_opened":
+                self.onward.take(sender, header.link_opened)
             case kind:
                 _log.warning("%s sent a %s, which a frontend does not take", sender, kind)
 
-    def _report(self, report: StageReport) -> None:
+    def reported(self, report: StageReport) -> None:
+        """Take what an instance says of a batch."""
         batch = BatchId(report.batch_id)
         match report.outcome:
             case StageReport.DONE:
@@ -285,41 +212,57 @@ class Performer:
                 detail = f"{report.instance_id}: {report.detail}"
                 self._fail(batch, detail, retriable=report.retriable)
 
-    def _result(self, result: BatchResult, views: Sequence[memoryview]) -> None:
-        if result.HasField("report"):
-            self._report(result.report)
-        batch = BatchId(result.batch_id)
+    # Couriers
+
+    def delivered(self, courier: int, batch: BatchId) -> None:
+        """Take that all rows of a courier are with their requests."""
         flight = self._flights.get(batch)
-        if flight is None:
-            # A cancelled one still holds bookings. Parts are free as soon as each has reported.
-            if not result.count:
-                self._post(BatchFinished(batch))
-            return
-        if result.first not in flight.missing:
-            return
-        slices = flight.slices
-        if result.count:
-            slices = slices_of(slices, result.first, result.count)
-        try:
-            self._payloads.scatter(slices, tensors_of(result.tensors, views))
-        except InvalidInput as error:
-            self._fail(batch, str(error))
-            return
-        flight.missing.discard(result.first)
-        if not flight.missing:
+        if flight is not None:
+            flight.missing.discard(courier)
+            if flight.missing:
+                return
             del self._flights[batch]
-            self._post(BatchFinished(batch))
+        self._post(BatchFinished(batch))
+
+    def failed(self, batch: BatchId, detail: str, *, retriable: bool) -> None:
+        """Take that a courier cannot do what it has to for a batch."""
+        self._fail(batch, detail, retriable=retriable)
+
+    def unreachable(self, instance: InstanceId, address: str) -> None:
+        """Take that a courier has no link to an instance, which must not be booked any more.
+
+        Args:
+            instance: that was lost.
+            address: where it was; nothing happens if it is elsewhere by now.
+        """
+        if instance in self.links and self.links.address(instance) == address:
+            self.disconnect(instance)
+            self._post(InstanceLost(instance))
+
+    def batches_of(self, courier: int) -> list[BatchId]:
+        """Return the batches under way that have rows of a courier."""
+        return [batch for batch, each in self._flights.items() if courier in each.couriers]
+
+    def orphaned(self, batches: Iterable[BatchId]) -> None:
+        """Take that a courier is lost, whose rows of these batches may never come.
+
+        Also of batches that were cancelled since: what never reaches an instance is not reported
+        by it, and would stay booked.
+        """
+        for batch in batches:
+            self._fail(batch, "a process that held some of its rows was lost", retriable=True)
 
     def _fail(
         self, batch: BatchId, detail: str, *, too_late: bool = False, retriable: bool = False
     ) -> None:
-        self._flights.pop(batch, None)
+        flight = self._forget(batch)
+        if flight is not None and len(flight.couriers) > 1:  # an instance may wait for more rows
+            cancel = link_pb2.CancelBatch(batch_id=batch)
+            self.links.tell(flight.instances, FrameHeader(cancel=cancel))
         self._post(BatchFailed(batch=batch, detail=detail, too_late=too_late, retriable=retriable))
 
-
-def _last_rows(route: Sequence[PartHop | Hop]) -> set[int]:
-    """Return the first row of each part of the last stage; of a whole batch: 0."""
-    last = route[-1]
-    if not isinstance(last, PartHop):
-        return {0}
-    return {hop.first for hop in route if isinstance(hop, PartHop) and hop.stage == last.stage}
+    def _forget(self, batch: BatchId) -> _Flight | None:
+        flight = self._flights.pop(batch, None)
+        if flight is not None:
+            self._couriers.forget(batch, flight.couriers)
+        return flight

@@ -14,6 +14,7 @@ from frontend.repository import read_catalogue
 from frontend.run_log import run_log
 from frontend.server import Addresses, Frontend
 from frontend.settings import Settings
+from penstock.aio.loaded import keep_loaded_objects
 from penstock.domain.plan import Plan
 from penstock.formats.plans import read_plan
 from penstock.rpc.shutdown import StopSignals
@@ -57,6 +58,7 @@ async def serve(settings: Settings, connect: BackendFactory, listener: Listener)
     with StopSignals() as signals, run_log(settings, listener.run_log_ended) as log:
         frontend = Frontend(settings, plan, catalogue, connect, log)
         listener.listening(await frontend.start())
+        keep_loaded_objects()
         async with asyncio.TaskGroup() as tasks:
             readiness = tasks.create_task(frontend.watch_readiness(listener.readiness))
             await signals.asked.wait()

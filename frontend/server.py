@@ -13,21 +13,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health
-from grpc_reflection.v1alpha import reflection
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from frontend import status_page
+from frontend.acceptors.couriers import AcceptorCouriers
+from frontend.acceptors.reception import AcceptorReception, Office
 from frontend.admission import Admission
-from frontend.backend import BackendFactory, Wiring
+from frontend.backend import BackendFactory, Hire, Wiring
 from frontend.catalogue import Catalogue
+from frontend.door import GRACE_S, Door, DoorSettings
 from frontend.ingress import Ingress
 from frontend.ledger import Ledger
+from frontend.local_couriers import LocalCouriers
 from frontend.metrics import Metrics
 from frontend.pages import Page, Pages, serve_pages, text_page
-from frontend.servicer import Desk, InferenceServicer
+from frontend.reception import OwnReception, Reception
+from frontend.regions import SharedRegions
+from frontend.servicer import Desk
 from frontend.settings import Settings
 from frontend.statistics import Statistics
 from penstock.aio.clock import MonotonicClock
@@ -37,27 +39,11 @@ from penstock.domain.ids import ModelName
 from penstock.domain.plan import Plan
 from penstock.domain.units import Micros, seconds_from_micros
 from penstock.policies import batching_policy, routing_policy
-from penstock.rpc.handlers import handlers_of
+from penstock.rpc.oip import ModelSignature
 from penstock.rpc.shutdown import bounded
 from penstock.scheduling.dispatcher import Dispatcher
 from penstock.scheduling.effects import Effect
 from penstock.scheduling.events import Event, InstanceJoined, InstanceLost, PlanApplied
-from protos import inference_pb2
-
-_SERVICE = inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
-SERVICE = _SERVICE.full_name
-HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-
-# Answers are complete when the service stops: this is for their last bytes, and for streams
-# that idle clients hold open.
-_GRACE_S = 1.0
-
-# A saturated process accepts calls faster than it reads them. From 1,000 on gRPC would end some of
-# them at random with a bare CANCELLED; the dispatcher says better why a request is refused.
-_BACKLOG = (
-    ("grpc.server.max_pending_requests", 20_000),
-    ("grpc.server.max_pending_requests_hard_limit", 40_000),
-)
 
 Log = Callable[[Micros, Event, Sequence[Effect]], None]
 
@@ -99,10 +85,11 @@ class Frontend:
         self._registry = CollectorRegistry()
         self._metrics = Metrics(plan.models, self._registry)
         self._statistics = Statistics((each.model for each in plan.models), _wall_clock_ms)
-        self._ledger = Ledger((self._metrics, self._statistics))
+        counted = (self._metrics,) if settings.metrics else ()
+        self._ledger = Ledger((*counted, self._statistics))
         self._extra_log = log
         self._changed = asyncio.Event()
-        self._health = health.HealthServicer()
+        self._shown = False
         self._start_core(connect)
 
     def _start_core(self, connect: BackendFactory) -> None:
@@ -114,13 +101,14 @@ class Frontend:
         )
         self._driver = Driver(self._dispatcher, self._clock, self._perform, self._log)
         ingress = Ingress()
-        self._admission = Admission(ingress, self._driver.post, self._clock.now_us)
+        hire = self._receive_apart() if settings.acceptors else self._receive_here(ingress)
         self._backend = connect(
             Wiring(
                 settings=settings,
                 plan=self._plan,
                 catalogue=self._catalogue,
                 ingress=ingress,
+                hire=hire,
                 post=self._driver.post,
                 now_us=self._clock.now_us,
                 overran=self._metrics.overran,
@@ -132,6 +120,36 @@ class Frontend:
             ready_instances=self._ledger.ready_instances,
         )
 
+    def _receive_here(self, ingress: Ingress) -> Hire:
+        """Take requests in this process."""
+        settings = self._settings
+        post, now_us = self._driver.post, self._clock.now_us
+        admission = Admission(ingress, post, now_us)
+        door_settings = DoorSettings(
+            host=settings.host,
+            port=settings.port,
+            max_message_bytes=settings.max_message_bytes,
+            reflection=settings.reflection,
+        )
+        self._reception: Reception
+        self._reception = OwnReception(admission, Door(self._desk(admission), door_settings))
+        return lambda performer, reply_to: LocalCouriers(performer, ingress, post, now_us, reply_to)
+
+    def _receive_apart(self) -> Hire:
+        """Let acceptors take requests."""
+        couriers = AcceptorCouriers(self._driver.post)
+        office = Office(
+            plan=self._plan,
+            catalogue=self._catalogue,
+            clock_zero_ns=self._clock.zero_ns,
+            unready=self._unready,
+            emulated=lambda: self._backend.emulated,
+            counted=lambda: self._statistics.written(self._signatures()),
+            refusals=self._metrics,
+        )
+        self._reception = AcceptorReception(self._settings, office, couriers)
+        return couriers.hired_by
+
     async def start(self) -> Addresses:
         """Apply the plan and open all doors; readiness follows when instances have joined.
 
@@ -140,13 +158,11 @@ class Frontend:
             PenstockError: an address is taken.
         """
         self._driver.post(PlanApplied(self._plan))
-        await self._set_health()
         settings = self._settings
-        self._server = self._inference_server()
-        port = _listen(self._server, settings.host, settings.port)
+        port = await self._reception.listen()
         self._pages = await _serve_pages(self._page_table(), settings)
         control = await self._backend.start()
-        await self._server.start()
+        await self._reception.start()
         metrics_port = self._pages.sockets[0].getsockname()[1]
         return Addresses(
             inference=f"{settings.host}:{port}",
@@ -164,9 +180,10 @@ class Frontend:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            await self._set_health()
-            if self.ready != told:
-                told = self.ready
+            self._shown = self.ready
+            await self._reception.show(serving=self._shown)
+            if self._shown != told:
+                told = self._shown
                 announce(told)
 
     async def drain(self, insisted: asyncio.Event) -> int:
@@ -176,15 +193,15 @@ class Frontend:
             How many accepted requests were left without an answer.
         """
         settings = self._settings
-        await self._health.enter_graceful_shutdown()
-        if self._admission.pending or self.ready:
+        reception = self._reception
+        await reception.retire()
+        if reception.pending or self.ready:
             await bounded(asyncio.sleep(settings.drain_pause_s), settings.drain_pause_s, insisted)
-        self._admission.close()
-        await bounded(self._admission.idle(), settings.drain_limit_s, insisted)
-        left = self._admission.pending
-        await bounded(self._server.stop(_GRACE_S), _GRACE_S, insisted)
-        await self._server.stop(None)
-        await self._backend.stop(0.0 if left else _GRACE_S)
+        reception.close()
+        await bounded(reception.idle(), settings.drain_limit_s, insisted)
+        left = reception.pending
+        await reception.stop(insisted)
+        await self._backend.stop(0.0 if left else GRACE_S)
         self._driver.close()
         self._pages.close()
         return left
@@ -192,12 +209,12 @@ class Frontend:
     @property
     def pending(self) -> int:
         """Requests accepted and not answered yet."""
-        return self._admission.pending
+        return self._reception.pending
 
     @property
     def closed(self) -> bool:
         """Whether new requests are refused."""
-        return self._admission.closed
+        return self._reception.closed
 
     @property
     def ready(self) -> bool:
@@ -221,43 +238,27 @@ class Frontend:
         if isinstance(event, InstanceJoined | InstanceLost | PlanApplied):
             self._changed.set()
 
-    async def _set_health(self) -> None:
-        serving = health_pb2.HealthCheckResponse.SERVING
-        waiting = health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in ("", SERVICE):
-            await self._health.set(service, serving if self.ready else waiting)
+    def _signatures(self) -> list[ModelSignature]:
+        return [model.signature for model in self._catalogue]
 
-    def _inference_server(self) -> grpc.aio.Server:
-        settings = self._settings
-        server = grpc.aio.server(
-            options=[
-                *_BACKLOG,
-                ("grpc.max_receive_message_length", settings.max_message_bytes),
-                ("grpc.max_send_message_length", settings.max_message_bytes),
-                ("grpc.so_reuseport", 0),
-                ("grpc.keepalive_time_ms", 30_000),
-                ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-            ]
-        )
-        servicer = InferenceServicer(self._desk())
-        server.add_generic_rpc_handlers((handlers_of(servicer, _SERVICE),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        if settings.reflection:
-            names = (SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, server)
-        return server
-
-    def _desk(self) -> Desk:
+    def _desk(self, admission: Admission) -> Desk:
         return Desk(
             catalogue=self._catalogue,
-            admission=self._admission,
+            admission=admission,
             statistics=self._statistics,
             metrics=self._metrics,
             unready=self._unready,
             emulated=lambda: self._backend.emulated,
             queue_samples=self._settings.queue_samples,
             stream_requests=self._settings.stream_requests,
+            regions=self._regions(),
         )
+
+    def _regions(self) -> SharedRegions | None:
+        settings = self._settings
+        if not settings.regions:
+            return None
+        return SharedRegions(settings.regions, settings.max_message_bytes)
 
     def _page_table(self) -> Pages:
         sources = status_page.StatusSources(
@@ -267,29 +268,26 @@ class Frontend:
             unready=self._unready,
             waiting=self._dispatcher.waiting_samples,
             workers=self._backend.workers,
+            links=self._backend.links,
             emulated=lambda: self._backend.emulated,
-            draining=lambda: self._admission.closed,
+            draining=lambda: self._reception.closed,
             uptime_s=lambda: seconds_from_micros(self._clock.now_us()),
         )
+        metrics: Pages = {
+            "/metrics": lambda: Page(CONTENT_TYPE_LATEST, generate_latest(self._registry))
+        }
         return {
             "/": lambda: Page("text/html; charset=utf-8", status_page.as_html(sources).encode()),
             "/status.json": lambda: Page("application/json", status_page.as_json(sources).encode()),
-            "/metrics": lambda: Page(CONTENT_TYPE_LATEST, generate_latest(self._registry)),
+            **(metrics if self._settings.metrics else {}),
             "/healthz": lambda: text_page("ok\n"),
             "/readyz": self._ready_page,
         }
 
     def _ready_page(self) -> Page:
-        if self.ready and not self._admission.closed:
+        if self.ready and self._shown and not self._reception.closed:
             return text_page("ready\n")
         return text_page("not ready\n", HTTPStatus.SERVICE_UNAVAILABLE)
-
-
-def _listen(server: grpc.aio.Server, host: str, port: int) -> int:
-    try:
-        return server.add_insecure_port(f"{host}:{port}")
-    except RuntimeError as error:
-        raise PenstockError(f"cannot listen on {host}:{port}: is it taken?") from error
 
 
 async def _serve_pages(pages: Pages, settings: Settings) -> asyncio.Server:

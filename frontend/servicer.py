@@ -8,31 +8,35 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeAlias, TypeVar
+from functools import partial
+from typing import Any, NoReturn, Protocol, TypeAlias
 
 import grpc
 
 from frontend.admission import Admission
 from frontend.catalogue import Catalogue, CatalogueModel
-from frontend.ingress import Answer
-from frontend.metrics import Metrics
-from frontend.statistics import Statistics
+from frontend.ingress import Answer, Outcome
+from frontend.lane import Asked, Lane
+from frontend.regions import SharedRegions
 from penstock.domain.errors import PenstockError, UnknownName
 from penstock.domain.ids import ModelName
+from penstock.domain.tensors import Tensor
 from penstock.domain.units import Micros, micros_from_seconds, ms_from_micros
 from penstock.rpc import oip, oip_descriptions
+from penstock.rpc.oip import ModelSignature, Query
+from penstock.rpc.oip_answers import AnswerWriter, stream_error
+from penstock.rpc.oip_wire import InferReader, NotAMessage, decode
 from penstock.rpc.status import DROP_STATUS, clipped, drop_details, error_status
 from protos import inference_pb2 as pb
-
-T = TypeVar("T")
 
 # The stubs make a context generic in messages that one helper must take all of.
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 _LOG = logging.getLogger("penstock.frontend")
 _CLOSED = "the server is shutting down"
+_NO_REGIONS = "this server takes no shared memory"
 _LOADING = "models are not loaded one by one here: start the frontend with another plan"
 
 
@@ -40,9 +44,25 @@ class Refusal(Exception):
     """A request that ends with a status instead of an answer."""
 
     def __init__(self, code: grpc.StatusCode, details: str) -> None:
-        super().__init__(details)
+        super().__init__(f"{code.name}: {details}")
         self.code = code
         self.details = details
+
+
+class Counts(Protocol):
+    """Who knows what was counted of each model."""
+
+    async def tell(self, signatures: Sequence[ModelSignature]) -> pb.ModelStatisticsResponse:
+        """Return what was counted of these models."""
+        ...
+
+
+class Refusals(Protocol):
+    """Who counts the requests that got no further."""
+
+    def refused(self, status: str) -> None:
+        """Count a request that never reached the dispatcher."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,16 +74,22 @@ class Desk:
         emulated: whether answers are timed by emulated devices.
         queue_samples: samples of a model that may wait.
         stream_requests: requests of one stream that may be under way at once.
+        regions: shared memory that clients may register; None: they may not.
     """
 
     catalogue: Catalogue
     admission: Admission
-    statistics: Statistics
-    metrics: Metrics
+    statistics: Counts
+    metrics: Refusals
     unready: Callable[[ModelName], str]
     emulated: Callable[[], bool]
     queue_samples: int
     stream_requests: int
+    regions: SharedRegions | None = None
+
+
+# Calls that are given encoded messages, and return such.
+ENCODED = frozenset({"ModelInfer", "ModelStreamInfer"})
 
 
 class InferenceServicer:
@@ -71,6 +97,8 @@ class InferenceServicer:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self._reader = InferReader(lambda name: desk.catalogue.find(name).signature, desk.regions)
+        self._writer = AnswerWriter()
 
     # Health and metadata
 
@@ -103,7 +131,8 @@ class InferenceServicer:
         self, _request: pb.ServerMetadataRequest, _context: Context
     ) -> pb.ServerMetadataResponse:
         """Tell name, version and extensions."""
-        return oip_descriptions.write_server_metadata()
+        offered = self._desk.regions is not None
+        return oip_descriptions.write_server_metadata(shared_memory=offered)
 
     async def ModelMetadata(
         self, request: pb.ModelMetadataRequest, context: Context
@@ -126,10 +155,7 @@ class InferenceServicer:
         models = list(self._desk.catalogue)
         if request.name:
             models = [await self._found(request.name, request.version, context)]
-        signatures = [model.signature for model in models]
-        return oip_descriptions.write_statistics(
-            [(each, self._desk.statistics.of(each.name)) for each in signatures]
-        )
+        return await self._desk.statistics.tell([model.signature for model in models])
 
     async def RepositoryIndex(
         self, request: pb.RepositoryIndexRequest, _context: Context
@@ -153,65 +179,109 @@ class InferenceServicer:
         """Refuse: the plan decides what is loaded."""
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, _LOADING)
 
-    # Inference
+    # Shared memory
 
-    async def ModelInfer(
-        self, request: pb.ModelInferRequest, context: Context
-    ) -> pb.ModelInferResponse:
-        """Answer one request."""
-        return await _or_abort(self._infer(request, context), context)
-
-    async def ModelStreamInfer(
-        self, request_iterator: AsyncIterable[pb.ModelInferRequest], context: Context
-    ) -> None:
-        """Answer the requests of a stream, in their order; a refusal does not end the stream.
-
-        When as many requests are under way as a stream may have, no more are read: the client
-        is held back by the transport.
-        """
-        slots = max(1, self._desk.stream_requests - 1)
-        answers: asyncio.Queue[asyncio.Task[pb.ModelStreamInferResponse] | None]
-        answers = asyncio.Queue(slots)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._read_stream(request_iterator, context, group, answers))
-            while (answer := await answers.get()) is not None:
-                await context.write(await answer)
-
-    async def _read_stream(
-        self,
-        requests: AsyncIterable[pb.ModelInferRequest],
-        context: Context,
-        group: asyncio.TaskGroup,
-        answers: asyncio.Queue[asyncio.Task[pb.ModelStreamInferResponse] | None],
-    ) -> None:
-        async for request in requests:
-            await answers.put(group.create_task(self._stream_answer(request, context)))
-        await answers.put(None)
-
-    async def _stream_answer(
-        self, request: pb.ModelInferRequest, context: Context
-    ) -> pb.ModelStreamInferResponse:
+    async def SystemSharedMemoryStatus(
+        self, request: pb.SystemSharedMemoryStatusRequest, context: Context
+    ) -> pb.SystemSharedMemoryStatusResponse:
+        """List one region that clients registered, or all if none is named."""
+        regions = await self._regions(context)
         try:
-            return oip.stream_answer(await self._infer(request, context))
-        except Refusal as refusal:
-            return oip.stream_error(request, f"{refusal.code.name}: {refusal.details}")
+            return oip_descriptions.write_regions(regions.listed(request.name))
+        except UnknownName as error:
+            await context.abort(error_status(error), clipped(str(error)))
 
-    async def _infer(
-        self, request: pb.ModelInferRequest, context: Context
-    ) -> pb.ModelInferResponse:
+    async def SystemSharedMemoryRegister(
+        self, request: pb.SystemSharedMemoryRegisterRequest, context: Context
+    ) -> pb.SystemSharedMemoryRegisterResponse:
+        """Take part of an object in this host's shared memory."""
+        regions = await self._regions(context)
+        try:
+            regions.register(request.name, request.key, request.offset, request.byte_size)
+        except PenstockError as error:
+            await context.abort(error_status(error), clipped(str(error)))
+        return pb.SystemSharedMemoryRegisterResponse()
+
+    async def SystemSharedMemoryUnregister(
+        self, request: pb.SystemSharedMemoryUnregisterRequest, context: Context
+    ) -> pb.SystemSharedMemoryUnregisterResponse:
+        """Let go of a region, or of all if none is named."""
+        (await self._regions(context)).unregister(request.name)
+        return pb.SystemSharedMemoryUnregisterResponse()
+
+    async def _regions(self, context: Context) -> SharedRegions:
+        if self._desk.regions is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, _NO_REGIONS)
+        return self._desk.regions
+
+    # Inference: these take and return encoded messages
+
+    async def ModelInfer(self, message: bytes, context: Context) -> bytes:
+        """Answer one request."""
+        try:
+            query, outcome = self._submit(message, context)
+            outputs = self._outputs(query, await outcome)
+        except Refusal as refusal:
+            await context.abort(refusal.code, refusal.details)
+        return self._writer.write(query, outputs, emulated=self._desk.emulated())
+
+    async def ModelStreamInfer(self, _requests: object, context: Context) -> None:
+        """Answer the requests of a stream, in their order; a refusal does not end the stream."""
+        ask = partial(self._ask_on_stream, context)
+        if not await Lane(_Wire(context), ask, self._desk.stream_requests).run():
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(NotAMessage()))
+
+    def _ask_on_stream(self, context: Context, message: bytes) -> Asked | bytes | None:
+        try:
+            query, outcome = self._submit(message, context)
+        except Refusal as refusal:
+            return _refusal_on_stream(message, refusal)
+        return Asked(outcome, partial(self._answer_on_stream, query))
+
+    def _answer_on_stream(self, query: Query, outcome: Outcome) -> bytes:
+        try:
+            outputs = self._outputs(query, outcome)
+        except Refusal as refusal:
+            return stream_error(query.signature.name, query.id, str(refusal))
+        return self._writer.write_on_stream(query, outputs, emulated=self._desk.emulated())
+
+    def _submit(self, message: bytes, context: Context) -> tuple[Query, asyncio.Future[Outcome]]:
+        """Have a request answered.
+
+        Raises:
+            Refusal: it cannot be.
+        """
         desk = self._desk
         if desk.admission.closed:
             raise self._refused(grpc.StatusCode.UNAVAILABLE, _CLOSED)
         try:
-            model = desk.catalogue.find(request.model_name)
-            query = oip.read_infer(request, model.signature)
+            query = self._reader.read(message)
+            model = desk.catalogue.find(query.signature.name)
         except PenstockError as error:
             raise self._refused(error_status(error), str(error)) from error
-        outcome = await desk.admission.submit(query, model.plan.slo_us, _time_left_us(context))
+        return query, desk.admission.submit(query, model.plan.slo_us, _time_left_us(context))
+
+    def _outputs(self, query: Query, outcome: Outcome) -> tuple[Tensor, ...]:
+        """Return what a model made of a query; what is wanted in shared memory lies there then.
+
+        Raises:
+            Refusal: it made nothing, or that cannot be put there.
+        """
         if not isinstance(outcome, Answer):
             details = drop_details(outcome.reason, outcome.detail)
             raise Refusal(DROP_STATUS[outcome.reason], details)
-        return oip.write_infer(query, outcome.outputs, emulated=desk.emulated())
+        if query.places:
+            self._place(query, outcome.outputs)
+        return outcome.outputs
+
+    def _place(self, query: Query, outputs: Sequence[Tensor]) -> None:
+        regions = self._desk.regions
+        try:
+            for tensor in outputs:
+                if regions is not None and tensor.name in query.places:
+                    regions.write(query.places[tensor.name], tensor.data)
+        except PenstockError as error:
+            raise Refusal(error_status(error), clipped(str(error))) from error
 
     def _refused(self, code: grpc.StatusCode, details: str) -> Refusal:
         self._desk.metrics.refused(code.name)
@@ -244,11 +314,25 @@ class InferenceServicer:
         )
 
 
-async def _or_abort(answer: Awaitable[T], context: Context) -> T:
+class _Wire:
+    """A stream as a `Lane` wants it."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.write = context.write
+
+    async def read(self) -> bytes | None:
+        message = await self._context.read()
+        return None if message is grpc.aio.EOF else message
+
+
+def _refusal_on_stream(message: bytes, refusal: Refusal) -> bytes | None:
+    """Return a refusal as an answer; None if there is nothing to answer to."""
     try:
-        return await answer
-    except Refusal as refusal:
-        await context.abort(refusal.code, refusal.details)
+        request = decode(message)
+    except NotAMessage:
+        return None
+    return stream_error(request.model_name, request.id, str(refusal))
 
 
 def _time_left_us(context: Context) -> Micros | None:

@@ -1,15 +1,17 @@
 """Counts per model since the start, as the protocol's statistics extension wants them.
 
-A book of the ledger; knows nothing of messages or of Prometheus.
+A book of the ledger; knows nothing of Prometheus.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from frontend.ledger import BatchRecord, RequestRecord, StageRecord
 from penstock.domain.ids import ModelName
-from penstock.rpc.oip_descriptions import BatchTally, ModelTally
+from penstock.rpc.oip import ModelSignature
+from penstock.rpc.oip_descriptions import BatchTally, ModelTally, write_statistics
+from protos.inference_pb2 import ModelStatisticsResponse
 
 
 class Statistics:
@@ -27,6 +29,14 @@ class Statistics:
     def of(self, model: ModelName) -> ModelTally:
         """Return the tally of a model that is served."""
         return self._tallies[model]
+
+    async def tell(self, signatures: Sequence[ModelSignature]) -> ModelStatisticsResponse:
+        """Return what was counted of these models."""
+        return self.written(signatures)
+
+    def written(self, signatures: Sequence[ModelSignature]) -> ModelStatisticsResponse:
+        """Return what was counted of these models, as clients are told."""
+        return write_statistics([(each, self.of(each.name)) for each in signatures])
 
     def request_ended(self, record: RequestRecord) -> None:
         """Count a request."""

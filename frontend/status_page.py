@@ -14,6 +14,7 @@ from typing import TypeAlias
 from frontend.backend import WorkerLine
 from frontend.catalogue import CatalogueModel
 from frontend.ledger import Ledger
+from frontend.link_lines import LinkLine
 from frontend.statistics import Statistics
 from penstock import __version__
 from penstock.domain.ids import ModelName
@@ -26,12 +27,13 @@ Row: TypeAlias = dict[str, Cell]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """The state as plain values: a few facts and three tables."""
+    """The state as plain values: a few facts and four tables."""
 
     facts: Row
     models: list[Row]
     pools: list[Row]
     workers: list[Row]
+    links: list[Row]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,7 @@ class StatusSources:
         unready: says why a model is not ready; empty if it is.
         waiting: samples of a model that wait for a batch.
         workers: those attached now.
+        links: those open now.
         uptime_s: since the start.
     """
 
@@ -51,6 +54,7 @@ class StatusSources:
     unready: Callable[[ModelName], str]
     waiting: Callable[[ModelName], int]
     workers: Callable[[], Sequence[WorkerLine]]
+    links: Callable[[], Sequence[LinkLine]]
     emulated: Callable[[], bool]
     draining: Callable[[], bool]
     uptime_s: Callable[[], float]
@@ -74,13 +78,19 @@ def snapshot(sources: StatusSources) -> Status:
             for pool in model.plan.pools
         ],
         workers=[_worker(each) for each in sources.workers()],
+        links=[asdict(each) for each in sources.links()],
     )
 
 
 def as_json(sources: StatusSources) -> str:
     """Return the state as a JSON document."""
     status = snapshot(sources)
-    tables = {"models": status.models, "pools": status.pools, "workers": status.workers}
+    tables = {
+        "models": status.models,
+        "pools": status.pools,
+        "workers": status.workers,
+        "links": status.links,
+    }
     return json.dumps({**status.facts, **tables}, indent=2) + "\n"
 
 
@@ -93,6 +103,7 @@ def as_html(sources: StatusSources) -> str:
         models=_table(status.models),
         pools=_table(status.pools),
         workers=_table(status.workers),
+        links=_table(status.links),
     )
 
 
@@ -165,6 +176,7 @@ th {{ font-weight: 600; color: #555 }}
 <h2>Models</h2>{models}
 <h2>Pools</h2>{pools}
 <h2>Workers</h2>{workers}
+<h2>Links</h2>{links}
 <p><a href="/status.json">status.json</a> · <a href="/metrics">metrics</a></p>
 </body></html>
 """

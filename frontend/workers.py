@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from frontend.backend import Backend, Wiring, WorkerLine
 from frontend.control import ControlService
-from frontend.membership import Membership
+from frontend.link_lines import LinkLine, frontend_lines
+from frontend.membership import InstanceStatus, Membership
 from frontend.performer import Performer
 from penstock.domain.errors import PenstockError
 from penstock.domain.ids import InstanceId, PoolId
@@ -42,7 +43,9 @@ class WorkersBackend:
             raise PenstockError(f"cannot listen for workers on {where}: is it taken?") from error
         self._address = f"{settings.reachable_host}:{port}"
         self._performer = Performer(
-            wiring.ingress, wiring.post, wiring.now_us, self._address, self._count_overrun
+            lambda performer: wiring.hire(performer, self._address),
+            wiring.post,
+            self._count_overrun,
         )
         signatures = [model.signature for model in wiring.catalogue]
         self._membership = Membership(
@@ -72,10 +75,16 @@ class WorkersBackend:
                 server=each.server,
                 executor=each.executor,
                 device=each.device,
-                instances=tuple(f"{one.instance}: {one.state.value}" for one in each.instances),
+                share=each.share,
+                instances=tuple(map(_line, each.instances)),
             )
             for each in self._membership.snapshot()
         ]
+
+    def links(self) -> Sequence[LinkLine]:
+        """Return the links of this process, and what instances told of theirs."""
+        own = frontend_lines(self._performer.links.kinds(), self._receiver.kinds())
+        return [*own, *self._performer.onward.lines()]
 
     async def start(self) -> str:
         """Let workers attach and instances send."""
@@ -95,6 +104,12 @@ class WorkersBackend:
         pool = self._pool_of.get(instance)
         if pool is not None:
             self._overran(pool, overrun_us)
+
+
+def _line(instance: InstanceStatus) -> str:
+    known = "; ".join(filter(None, (instance.share, instance.computation)))
+    how = f" ({known})" if known else ""
+    return f"{instance.instance}: {instance.state.value}{how}"
 
 
 def workers_backend(wiring: Wiring) -> Backend:

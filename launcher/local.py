@@ -43,8 +43,10 @@ class FleetSettings:
         executor: what the workers compute with.
         logs: directory for one log file per process.
         port, metrics_port, control_port: 0 lets the system choose.
+        acceptors: processes of the frontend that take requests; 0: it has one process.
         policy: batching policy of the frontend.
         run_log: file for the dispatcher's events and effects, if wanted.
+        frontend_options: further ones of its command line.
     """
 
     plan: Path
@@ -54,8 +56,10 @@ class FleetSettings:
     port: int = 0
     metrics_port: int = 0
     control_port: int = 0
+    acceptors: int = 0
     policy: str = "reservation"
     run_log: Path | None = None
+    frontend_options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,10 +141,11 @@ class LocalFleet:
             "frontend", "--plan", str(settings.plan), "--repository", str(settings.repository),
             "--port", str(settings.port), "--metrics-port", str(settings.metrics_port),
             "--control-port", str(settings.control_port), "--policy", settings.policy,
-            "--drain-pause-s", "0", "--json",
+            "--acceptors", str(settings.acceptors), "--drain-pause-s", "0", "--json",
         ]  # fmt: skip
         if settings.run_log is not None:
             arguments += ["--run-log", str(settings.run_log)]
+        arguments += settings.frontend_options
         self._spawn("frontend", arguments)
         log = self._settings.logs / "frontend.log"
         while (said := _said(log, "listening")) is None:

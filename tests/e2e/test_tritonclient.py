@@ -30,6 +30,7 @@ CHECKS = (
     "statistics",
     "refusals",
     "timeout_parameter",
+    "shared_memory",
 )
 SLOW_CHECKS = ("deadline", "cancellation")
 MODELS = ("echo", "pair")

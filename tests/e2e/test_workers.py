@@ -58,6 +58,14 @@ async def test_tritonclient_is_served_by_workers(tmp_path: Path) -> None:
             status = json.loads(await asyncio.to_thread(read, url))
             assert status["emulated"]
             assert {each["worker"] for each in status["workers"]} == {"a", "b"}
+            links = {(each["sender"], each["receiver"]): each["kind"] for each in status["links"]}
+            assert links == {
+                ("frontend", "p0/0"): "shared memory",
+                ("frontend", "p1/0"): "shared memory",
+                ("p0/0", "frontend"): "shared memory",
+                ("p1/0", "frontend"): "shared memory",
+                ("p0/0", "p1/0"): "shared memory",
+            }
             assert status["models"][0]["failed"] == 1  # the request with a timeout of 1 µs
             assert await asyncio.to_thread(server.stop, signal.SIGTERM) == 0
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import queue
 import sys
 import time
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
+import tritonclient.utils.shared_memory as shm
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
@@ -269,8 +271,79 @@ def refusals(target: Target) -> None:
     assert status_of(lambda: target.client.infer(target.model, good, outputs=labelled)) == (
         "INVALID_ARGUMENT"
     )
-    assert status_of(target.client.get_system_shared_memory_status) == "UNIMPLEMENTED"
+    assert status_of(target.client.get_cuda_shared_memory_status) == "UNIMPLEMENTED"
     target.answer()
+
+
+def shared_memory(target: Target) -> None:
+    """Inputs and outputs in regions of this process, through tritonclient's own functions."""
+    arrays = target.arrays(seed=7)
+    expected = target.answer(seed=7)
+    sizes = [sum(each.nbytes for each in made.values()) for made in (arrays, expected)]
+    names = [f"penstock-test-{os.getpid()}-{way}" for way in ("in", "out")]
+    handles = [
+        shm.create_shared_memory_region(name, name, size)
+        for name, size in zip(names, sizes, strict=True)
+    ]
+    try:
+        for name, size in zip(names, sizes, strict=True):
+            target.client.register_system_shared_memory(name, name, size)
+        _ask_through_memory(target, arrays, expected, names, handles)
+        _wrong_places(target, arrays, names)
+    finally:
+        target.client.unregister_system_shared_memory()
+        for handle in handles:
+            shm.destroy_shared_memory_region(handle)
+    assert not target.client.get_system_shared_memory_status().regions
+
+
+def _ask_through_memory(
+    target: Target,
+    arrays: Mapping[str, Any],
+    expected: Mapping[str, Any],
+    names: list[str],
+    handles: list[Any],
+) -> None:
+    status = target.client.get_system_shared_memory_status()
+    assert {each.key for each in status.regions.values()} == set(names)
+    shm.set_shared_memory_region(handles[0], list(arrays.values()))
+    inputs, at = target.inputs(arrays), 0
+    for each, array in zip(inputs, arrays.values(), strict=True):
+        each.set_shared_memory(names[0], array.nbytes, offset=at)
+        at += array.nbytes
+    outputs, at, offsets = [], 0, {}
+    for name, array in expected.items():
+        outputs.append(triton.InferRequestedOutput(name))
+        outputs[-1].set_shared_memory(names[1], array.nbytes, offset=at)
+        offsets[name] = at
+        at += array.nbytes
+    result = target.client.infer(target.model, inputs, outputs=outputs)
+    for name, array in expected.items():
+        output = result.get_output(name)
+        assert output.parameters["shared_memory_region"].string_param == names[1]
+        found = shm.get_contents_as_numpy(handles[1], array.dtype, array.shape, offsets[name])
+        np.testing.assert_allclose(found, array, rtol=1e-5, atol=1e-6)
+
+
+def _wrong_places(target: Target, arrays: Mapping[str, Any], names: list[str]) -> None:
+    first = next(iter(arrays.values()))
+
+    def asked(region: str, size: int, offset: int) -> str:
+        inputs = target.inputs(arrays)
+        inputs[0].set_shared_memory(region, size, offset=offset)
+        return status_of(lambda: target.client.infer(target.model, inputs))
+
+    assert asked("no such region", first.nbytes, 0) == "NOT_FOUND"
+    assert asked(names[0], first.nbytes + 1, 0) == "INVALID_ARGUMENT"
+    assert asked(names[0], first.nbytes, 1 << 40) == "INVALID_ARGUMENT"
+    for name, key, size in (
+        (names[0], names[0], 1),  # registered already
+        ("other", names[0], 1 << 40),  # longer than the object
+        ("other", "no such object", 1),
+        ("other", "../../etc/passwd", 1),
+    ):
+        call = target.client.register_system_shared_memory
+        assert status_of(lambda: call(name, key, size)) == "INVALID_ARGUMENT"  # noqa: B023
 
 
 def timeout_parameter(target: Target) -> None:
@@ -317,6 +390,7 @@ CHECKS: tuple[Callable[[Target], None], ...] = (
     statistics,
     refusals,
     timeout_parameter,
+    shared_memory,
 )
 SLOW_BACKEND: tuple[Callable[[Target], None], ...] = (deadline, cancellation)
 

@@ -16,6 +16,7 @@ from protos.control_pb2 import (
     InstanceGone,
     InstanceReady,
     LoadInstance,
+    ObtainedShare,
     WorkerCommand,
     WorkerHello,
     WorkerMessage,
@@ -244,3 +245,25 @@ async def test_words_about_instances_of_others_are_ignored() -> None:
     world.membership.hear(first, WorkerMessage())
     assert world.links.open == {InstanceId("p0/0"): "there:1"}
     assert len(world.events) == 1
+
+
+async def test_what_a_worker_says_of_its_shares_is_shown() -> None:
+    world = a_world(one_pool())
+    hello = WorkerHello(
+        worker_id="w",
+        gpu_class="fast",
+        server="s",
+        executor="cuda",
+        share="green",
+        share_note="groups of 8 of 132 SMs",
+        process_per="device",
+    )
+    member = world.membership.enter(hello)
+    assert isinstance(member, Member)
+    share = ObtainedShare(mechanism="green", sms=64, device_sms=132)
+    ready = InstanceReady(instance_id="p0/0", address="there:1", share=share)
+    world.membership.hear(member, WorkerMessage(ready=ready))
+    (worker,) = world.membership.snapshot()
+    assert worker.share == "green (groups of 8 of 132 SMs), a process per device"
+    assert worker.instances[0].share == "64 of 132 SMs by green"
+    world.membership.close()

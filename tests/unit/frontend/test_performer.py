@@ -30,7 +30,7 @@ from penstock.scheduling.events import (
     StageFinished,
 )
 from protos.link_pb2 import BatchResult, FrameHeader, StageReport, TensorHeader
-from tests.support.fleet import FakePayloads, Inbox, fp32
+from tests.support.fleet import FakePayloads, Inbox, a_performer, fp32
 
 FIRST, SECOND = InstanceId("p0/0"), InstanceId("p1/0")
 SLICES = (Slice(RequestId(5), 0, 2),)
@@ -74,7 +74,7 @@ async def world() -> AsyncIterator[World]:
     payloads, inbox = FakePayloads(inputs=[fp32("x", 2, 1)]), Inbox()
     servers = (LinkServer("127.0.0.1"), LinkServer("127.0.0.1"))
     overruns: list[tuple[str, int]] = []
-    performer = Performer(
+    performer = a_performer(
         payloads,
         inbox.post,
         lambda: NOW_US,

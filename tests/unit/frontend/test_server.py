@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import (
     reflection_pb2_grpc,
 )
 
-from frontend.server import SERVICE
+from frontend.door import SERVICE
 from penstock.domain.errors import PenstockError, UnknownName
 from penstock.scheduling.events import Event
 from protos import inference_pb2 as pb

@@ -51,7 +51,12 @@ async def test_the_server_tells_what_it_is(stub: Stub) -> None:
     assert (await stub.ServerReady(pb.ServerReadyRequest())).ready
     told = await stub.ServerMetadata(pb.ServerMetadataRequest())
     assert (told.name, told.version) == ("penstock", __version__)
-    assert set(told.extensions) == {"statistics", "schedule_policy", "model_configuration"}
+    assert set(told.extensions) == {
+        "statistics",
+        "schedule_policy",
+        "model_configuration",
+        "system_shared_memory",
+    }
 
 
 async def test_a_model_tells_its_tensors(stub: Stub) -> None:
@@ -255,6 +260,43 @@ async def test_a_stream_has_a_bounded_number_under_way() -> None:
         with pytest.raises(asyncio.CancelledError):
             await reading
         await eventually(lambda: running.frontend.pending == 0)
+
+
+async def test_a_refusal_after_dispatch_is_an_answer_on_a_stream(
+    running: Running, stub: Stub
+) -> None:
+    running.backend.failure = "it broke"
+    requests = [echo_request(id="a"), echo_request(id="b")]
+    answers = [each async for each in stub.ModelStreamInfer(iter(requests))]
+    assert [each.infer_response.id for each in answers] == ["a", "b"]
+    assert all(each.error_message.startswith("INTERNAL: ") for each in answers)
+
+
+async def test_what_is_no_message_ends_a_stream_after_the_answers_before_it(
+    running: Running,
+) -> None:
+    messages = [echo_request(id=each).SerializeToString() for each in "ab"]
+    call: Stub = running.channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
+    answering = call(iter([*messages, b"\xff" * 9, messages[0]]))
+    for _ in messages:
+        assert isinstance(await answering.read(), bytes)
+    with pytest.raises(grpc.aio.AioRpcError, match="expected a protobuf message"):
+        await answering.read()
+    assert await answering.code() is INVALID
+    await eventually(lambda: running.frontend.pending == 0)
+
+
+async def test_a_stream_whose_client_goes_away_leaves_nothing_behind() -> None:
+    async with a_running_frontend(hold=True) as running:
+        stub: Stub = GRPCInferenceServiceStub(running.channel)
+        call = stub.ModelStreamInfer(iter([echo_request() for _ in range(30)]))
+        reading = asyncio.ensure_future(call.read())
+        await eventually(lambda: running.frontend.pending == 30)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        await eventually(lambda: running.frontend.pending == 0)
+        assert len(running.backend.wiring.ingress) == 0
 
 
 async def test_an_empty_stream_just_ends(stub: Stub) -> None:
