@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,11 +19,18 @@ if TYPE_CHECKING:
     from demo.prepare import Paths, Prepared
     from demo.report import DemoResult
 
-CLUSTER = Path(__file__).with_name("cluster.yaml")
+# What one Python client can offer beside frontend and workers on a small host.
+CLIENT_RPS = 400.0
+DEVICES = {"emulated": "cluster.yaml", "cuda": "cluster-cuda.yaml"}
 
 
 def demo(
-    cluster: Annotated[Path, typer.Option(help="The fleet to emulate.")] = CLUSTER,
+    device: Annotated[
+        str, typer.Option(help="emulated, or cuda: on shares of this machine's GPU.")
+    ] = "emulated",
+    cluster: Annotated[
+        Path | None, typer.Option(help="The fleet, if not the demo's own for the device.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for everything it writes.")] = Path(
         "build/demo"
     ),
@@ -45,20 +53,23 @@ def demo(
     """Train, cut, plan, serve and check a model on this machine.
 
     Emulates the fleet in cluster.yaml: answers are computed for real on the CPU, then held until
-    the emulated device would have been done. Exits with 1 if the plan does not hold what it
+    the emulated device would have been done. With --device cuda the model is measured on shares of
+    this machine's GPU and served from them. Exits with 1 if the plan does not hold what it
     promises.
 
     Raises:
-        PenstockError: the cluster file is wrong, or the fleet did not come up.
+        PenstockError: the cluster file is wrong, there is no such device, or the fleet did not
+            come up.
     """
     from demo.prepare import Paths, prepare
     from launcher.local import stop_on_signals
 
     stop_on_signals()
+    own_cluster = _own_cluster(device)
     paths = Paths(root=out)
     paths.root.mkdir(parents=True, exist_ok=True)
     say = _quiet if as_json else note
-    prepared = prepare(cluster, paths, say)
+    prepared = prepare(cluster or own_cluster, paths, say, emulated=device == "emulated")
     if serve:
         _serve(prepared, paths, port, metrics_port)
         return
@@ -74,6 +85,23 @@ def demo(
         raise typer.Exit(1)
 
 
+def _own_cluster(device: str) -> Path:
+    """Return the demo's fleet for a device.
+
+    Raises:
+        UnknownName: there is no such device.
+        InvalidSettings: this machine has none.
+    """
+    from penstock.domain.errors import UnknownName
+    from profiler.measure import check_device
+
+    if device not in DEVICES:
+        raise UnknownName("device", device, DEVICES)
+    if device != "emulated":
+        check_device(device)
+    return Path(__file__).with_name(DEVICES[device])
+
+
 def _show_plan(prepared: Prepared) -> None:
     from planner.explain import explain
 
@@ -86,18 +114,20 @@ def _drive(
 ) -> DemoResult:
     from demo.drive import Load, drive, fleet_settings
     from demo.prepare import MODEL
-    from demo.report import DemoResult
+    from demo.report import DemoResult, devices_of
     from penstock.domain.units import micros_from_seconds
 
-    planned_rps = load * prepared.plan.model(MODEL).throughput_rps
-    whole_rps = load * prepared.whole_plan.model(MODEL).throughput_rps
+    emulated = prepared.emulated
+    most_rps = inf if emulated else CLIENT_RPS
+    planned_rps = min(most_rps, load * prepared.plan.model(MODEL).throughput_rps)
+    whole_rps = min(most_rps, load * prepared.whole_plan.model(MODEL).throughput_rps)
     full_us, half_us = micros_from_seconds(duration), micros_from_seconds(duration / 2)
-    say("Serving the plan: a frontend and one worker per emulated device")
+    say(f"Serving the plan on {devices_of(prepared)}: a frontend and one worker per GPU")
     with _told("partitioned", say) as on_progress:
         (partitioned,) = drive(
             prepared,
             prepared.plan,
-            fleet_settings(paths.plan, paths, "partitioned"),
+            fleet_settings(paths.plan, paths, "partitioned", emulated=emulated),
             [Load(rate_rps=planned_rps, duration_us=full_us)],
             on_progress,
         )
@@ -106,7 +136,7 @@ def _drive(
         whole, overloaded = drive(
             prepared,
             prepared.whole_plan,
-            fleet_settings(paths.whole_plan, paths, "no-partition"),
+            fleet_settings(paths.whole_plan, paths, "no-partition", emulated=emulated),
             [
                 Load(rate_rps=whole_rps, duration_us=half_us),
                 Load(rate_rps=planned_rps, duration_us=half_us),
@@ -132,7 +162,7 @@ def _told(name: str, say: Callable[[str], None]) -> Iterator[Callable[[int, int]
 def _write(result: DemoResult, paths: Paths) -> dict[str, object]:
     """Write report and pictures; return the report."""
     from demo.history import intervals_of
-    from demo.report import report_of
+    from demo.report import devices_of, report_of
     from penstock.formats.runlog import read_run_log
     from penstock.pictures.latency import draw_latency
     from penstock.pictures.poolmap import draw_pool_map
@@ -147,7 +177,7 @@ def _write(result: DemoResult, paths: Paths) -> dict[str, object]:
         intervals = intervals_of(
             (each.now_us, each.event, each.effects) for each in read_run_log(lines, str(log))
         )
-    title = "Timeline of the live run (emulated devices)"
+    title = f"Timeline of the live run ({devices_of(result.prepared)})"
     draw_timeline(intervals, paths.root / "timeline.png", title=title)
     run: Run = result.partitioned
     slo_us = result.prepared.plan.models[0].slo_us
@@ -171,16 +201,20 @@ def _serve(prepared: Prepared, paths: Paths, port: int, metrics_port: int) -> No
 
     from demo.digits import IMAGES
     from demo.drive import START_LIMIT_S, fleet_settings
+    from demo.report import devices_of
     from launcher.local import LocalFleet
 
     settings = replace(
-        fleet_settings(paths.plan, paths, "serve"), port=port, metrics_port=metrics_port
+        fleet_settings(paths.plan, paths, "serve", emulated=prepared.emulated),
+        port=port,
+        metrics_port=metrics_port,
     )
     with LocalFleet(settings, prepared.plan) as fleet:
         addresses = fleet.start(START_LIMIT_S)
         note(
             f"Serving model 'digits' (input '{IMAGES}': FP32 [-1, 1, 8, 8]) on "
-            f"{addresses.inference}, status on http://{addresses.metrics}; emulated devices. "
+            f"{addresses.inference}, status on http://{addresses.metrics}; "
+            f"{devices_of(prepared)}. "
             "Ctrl-C stops."
         )
         fleet.wait()

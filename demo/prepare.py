@@ -1,4 +1,4 @@
-"""The demo's set-up: train, cut, estimate, plan. Leaves files that every other verb can read.
+"""The demo's set-up: train, cut, estimate or measure, plan. Leaves files that other verbs can read.
 
 Knows nothing of processes or of load.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,7 @@ from demo.digits import (
     train,
 )
 from penstock.domain.blocks import BlockPartition
-from penstock.domain.cluster import Cluster
+from penstock.domain.cluster import Cluster, GpuClass
 from penstock.domain.errors import InvalidCluster
 from penstock.domain.ids import GpuClassName, ModelName
 from penstock.domain.plan import Plan
@@ -36,7 +35,9 @@ from penstock.formats.plans import write_plan
 from penstock.formats.profiles import write_profile
 from planner.planning import make_plan
 from profiler.cut import cut_model
-from profiler.estimate import estimate_profile
+from profiler.estimate import estimate_profile, shares_of
+from profiler.files import load_profile
+from profiler.shares import measure_at_shares
 
 MODEL = ModelName("digits")
 VERSION = "1"
@@ -82,6 +83,7 @@ class Prepared:
     Attributes:
         scores: the unsplit model's answers to the test images, computed here.
         whole_plan: the best plan without partitioning.
+        emulated: devices are; else they are shares of this machine's GPU.
     """
 
     cluster: Cluster
@@ -92,22 +94,28 @@ class Prepared:
     profiles: Profiles
     plan: Plan
     whole_plan: Plan
+    emulated: bool = True
 
 
-def prepare(cluster_file: Path, paths: Paths, say: Callable[[str], None]) -> Prepared:
+def prepare(
+    cluster_file: Path, paths: Paths, say: Callable[[str], None], *, emulated: bool = True
+) -> Prepared:
     """Make everything from the cluster file and the data.
 
     Args:
         cluster_file: the fleet; serves the one model ``digits``.
         paths: written to; what is there is replaced.
         say: told each step as it begins.
+        emulated: estimate the fleet's classes; else measure shares of this machine's GPU, the one
+            class of the fleet.
 
     Raises:
         InvalidCluster: the file is wrong, or asks for another model.
         Infeasible: no plan meets the SLO on that fleet, partitioned or not.
+        PenstockError: there is no GPU here, or no way to hold to a share of it.
     """
     cluster = read_cluster(cluster_file.read_text(encoding="utf-8"), str(cluster_file))
-    _check(cluster, str(cluster_file))
+    _check(cluster, str(cluster_file), emulated=emulated)
     say("Training a residual CNN on 1,347 real images of digits")
     # One thread: with more, a busy neighbour makes these small kernels wait for each other.
     torch.set_num_threads(1)
@@ -116,8 +124,12 @@ def prepare(cluster_file: Path, paths: Paths, say: Callable[[str], None]) -> Pre
     scores = scores_of(model, digits.test_images)
     say("Exporting it and cutting it into blocks")
     partition = _cut(model, digits, paths)
-    say("Estimating each block on each GPU class of the fleet")
-    profiles = _estimate(cluster, partition, paths)
+    if emulated:
+        say("Estimating each block on each GPU class of the fleet")
+        profiles = _estimate(cluster, partition, paths)
+    else:
+        say("Measuring each block on shares of this machine's GPU")
+        profiles = _measure(cluster, paths)
     say("Planning")
     blocks = model_directory(paths.repository, MODEL, VERSION) / BLOCKS_FILE
     digests = {MODEL: digest(blocks.read_bytes())}
@@ -135,13 +147,19 @@ def prepare(cluster_file: Path, paths: Paths, say: Callable[[str], None]) -> Pre
         profiles=profiles,
         plan=plan,
         whole_plan=whole_plan,
+        emulated=emulated,
     )
 
 
-def _check(cluster: Cluster, source: str) -> None:
+def _check(cluster: Cluster, source: str, *, emulated: bool) -> None:
     names = [each.name for each in cluster.models]
     if names != [MODEL]:
         raise InvalidCluster(source, "models", f"the one model {MODEL!r}", f"{names}")
+    if not emulated:
+        if [each.count for each in cluster.gpu_classes] != [1]:
+            found = ", ".join(f"{each.count} {each.name}" for each in cluster.gpu_classes)
+            raise InvalidCluster(source, "gpu_classes", "one class of one GPU: this one", found)
+        return
     for index, each in enumerate(cluster.gpu_classes):
         if each.rates is None:
             expected = "peak_tflops, memory_gbytes_per_s and launch_us, or a datasheet"
@@ -163,8 +181,7 @@ def _estimate(cluster: Cluster, partition: BlockPartition, paths: Paths) -> Prof
     profiles: dict[tuple[ModelName, GpuClassName], LatencyProfile] = {}
     batches = range(1, cluster.options.max_batch + 1)
     for gpu_class in cluster.gpu_classes:
-        shares = [Fraction(1, m) for m in range(1, gpu_class.max_share_denominator + 1)]
-        profile = estimate_profile(partition, gpu_class, batches, shares)
+        profile = estimate_profile(partition, gpu_class, batches, shares_of(gpu_class))
         profiles[MODEL, gpu_class.name] = profile
         rows, head = write_profile(profile)
         rows_path, head_path = profile_paths(paths.profiles, MODEL, gpu_class.name)
@@ -172,3 +189,22 @@ def _estimate(cluster: Cluster, partition: BlockPartition, paths: Paths) -> Prof
         rows_path.write_text(rows, encoding="utf-8")
         head_path.write_text(head, encoding="utf-8")
     return profiles
+
+
+def _measure(cluster: Cluster, paths: Paths) -> Profiles:
+    """Measure every share of the GPU, each in a process that is held to it."""
+    (gpu_class,) = cluster.gpu_classes
+    arguments = [
+        MODEL, "--gpu-class", gpu_class.name, "--batches", f"1-{cluster.options.max_batch}",
+        "--repository", str(paths.repository), "--profiles", str(paths.profiles),
+        "--seconds", "0.3",
+    ]  # fmt: skip
+    shares = [each for each in shares_of(gpu_class) if _is_measured(each.denominator, gpu_class)]
+    measure_at_shares(shares, "auto", "cuda", arguments, lambda _done, _in_all: None)
+    paths_of_profile = profile_paths(paths.profiles, MODEL, gpu_class.name)
+    return {(MODEL, gpu_class.name): load_profile(*paths_of_profile)}
+
+
+def _is_measured(parts: int, gpu_class: GpuClass) -> bool:
+    """Whether a share is worth a process and its start: those that fill the GPU together."""
+    return gpu_class.max_share_denominator % parts == 0

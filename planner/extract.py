@@ -93,6 +93,7 @@ def _model_plan(
             _pipeline(path, number, flows[path]) for number, path in enumerate(ordered)
         ),
         blocks_digest=blocks_digests.get(name, model.blocks_digest),
+        execution=model.served.execution,
     )
 
 

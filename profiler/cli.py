@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from penstock.domain.cluster import Cluster, DeviceRates, GpuClass
+    from penstock.shares.base import HeldShare
     from profiler.capture import Captured
 
 Advance: TypeAlias = Callable[[int, int], None]
@@ -89,6 +90,16 @@ def profile(
     share: Annotated[
         str, typer.Option(help="Part of the device this process was given, such as 1/2.")
     ] = "1/1",
+    shares: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST", help="Measure at these shares of a GPU, such as 1,1/2,1/4, in turn."
+        ),
+    ] = "",
+    mechanism: Annotated[
+        str, typer.Option(help="How to hold to --shares: auto, green, mps, none.")
+    ] = "auto",
+    share_order: Annotated[str, typer.Option(hidden=True)] = "",
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     repeats: Annotated[int, typer.Option(min=5, help="Timed runs of each cell.")] = 30,
@@ -103,15 +114,25 @@ def profile(
     where it was when started again.
     """
     from penstock.domain.ids import GpuClassName, ModelName
-    from penstock.formats.layout import model_directory
+    from penstock.formats.layout import model_directory, profile_paths
+    from profiler.files import load_profile
     from profiler.measure import Effort
     from profiler.sweep import Sweep, measure_profile
 
+    if shares:
+        common = [model, *("--gpu-class", gpu_class, "--version", version, "--batches", batches)]
+        common += ["--repository", str(repository), "--profiles", str(profiles)]
+        common += ["--threads", str(threads), "--repeats", str(repeats), "--seconds", str(seconds)]
+        _profile_shares(parse_shares(shares), mechanism, device, common, quiet=as_json)
+        written = load_profile(*profile_paths(profiles, ModelName(model), GpuClassName(gpu_class)))
+        show_profiles([written], profiles, as_json=as_json)
+        return
     sweep = Sweep(
         gpu_class=GpuClassName(gpu_class),
         batches=parse_batches(batches),
         share=parse_share(share),
         device=device,
+        held=_held(share_order),
         threads=threads,
         effort=Effort(repeats=repeats, seconds=seconds),
     )
@@ -199,6 +220,40 @@ def parse_share(text: str) -> Fraction:
     if top != "1" or not bottom.isdecimal() or int(bottom) < 1:
         raise InvalidSettings("--share", "", "1/m with a whole m", text)
     return Fraction(1, int(bottom))
+
+
+def parse_shares(text: str) -> tuple[Fraction, ...]:
+    """Read shares with commas between them; ``1`` is the whole device.
+
+    Raises:
+        InvalidSettings: one is no share.
+    """
+    words = (each.strip() for each in text.split(","))
+    return tuple(dict.fromkeys(parse_share("1/1" if each == "1" else each) for each in words))
+
+
+def _profile_shares(
+    shares: Sequence[Fraction],
+    mechanism: str,
+    device: str,
+    arguments: Sequence[str],
+    *,
+    quiet: bool,
+) -> None:
+    from profiler.shares import measure_at_shares
+
+    with _progress("shares", quiet=quiet) as advance:
+        measure_at_shares(shares, mechanism, device, arguments, advance)
+
+
+def _held(order: str) -> HeldShare | None:
+    """Take the share that the process that started us ordered, if any."""
+    if not order:
+        return None
+    from penstock.shares.base import ShareOrder
+    from penstock.shares.held import ShareHolder
+
+    return ShareHolder().hold(ShareOrder.from_json(order))
 
 
 def _capture(source: str, names: Sequence[str] | None) -> tuple[Captured, Sequence[torch.Tensor]]:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from penstock.domain.blocks import BlockPartition
 from penstock.domain.errors import InvalidGraph
+from penstock.domain.profiles import LatencyProfile
 from penstock.formats.codec import digest
 from penstock.formats.graphs import read_blocks
 from penstock.formats.layout import BLOCKS_FILE
+from penstock.formats.profiles import read_profile
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -21,6 +23,16 @@ def write_atomically(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+
+
+def load_profile(csv_path: Path, head_path: Path) -> LatencyProfile:
+    """Read a profile that was written.
+
+    Raises:
+        InvalidProfile: it is wrong.
+    """
+    csv_text, head_text = (each.read_text(encoding="utf-8") for each in (csv_path, head_path))
+    return read_profile(csv_text, head_text, str(csv_path))
 
 
 def load_partition(directory: Path) -> tuple[BlockPartition, str]:

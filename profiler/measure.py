@@ -145,7 +145,7 @@ def _cuda_timer(module: torch.nn.Module, inputs: Tensors) -> Timer:
     """Capture the module as a CUDA graph; the warm-up must have run before."""
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=_capture_stream()):
         module(*inputs)
     begin = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
@@ -158,6 +158,15 @@ def _cuda_timer(module: torch.nn.Module, inputs: Tensors) -> Timer:
         return float(begin.elapsed_time(end)) * US_PER_MS
 
     return timer
+
+
+def _capture_stream() -> torch.cuda.Stream | None:
+    """Return the stream to capture on: the present one, because a graph stays on its share.
+
+    None on the default stream, which cannot be captured: torch then takes one of its own.
+    """
+    present = torch.cuda.current_stream()
+    return None if present == torch.cuda.default_stream() else present
 
 
 def _nvidia_state(index: int) -> tuple[str, str]:

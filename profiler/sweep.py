@@ -8,7 +8,8 @@ of work; how one cell is timed is `profiler.measure`'s business.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -18,11 +19,12 @@ import torch
 
 from penstock.domain.blocks import DYNAMIC, BlockPartition, TensorSpec
 from penstock.domain.ids import GpuClassName
-from penstock.domain.profiles import LatencyProfile, ProfileRow, Provenance
+from penstock.domain.profiles import LatencyProfile, MeasuredShare, ProfileRow, Provenance
 from penstock.formats.layout import profile_paths
-from penstock.formats.profiles import read_profile, write_profile
+from penstock.formats.profiles import write_profile
+from penstock.shares.base import HeldShare
 from profiler.chain import DATATYPES
-from profiler.files import load_partition, write_atomically
+from profiler.files import load_partition, load_profile, write_atomically
 from profiler.measure import Effort, check_device, measured_provenance, time_module
 from profiler.store import load_block, run_stage
 
@@ -42,6 +44,7 @@ class Sweep:
     Attributes:
         share: the part of the device this process was given before it started (by MPS or as a
             slice); a label here, nothing is limited by it.
+        held: what this process holds of the device, and measures on; None: nobody gave it any.
         threads: of the CPU; None leaves torch's choice.
     """
 
@@ -49,6 +52,7 @@ class Sweep:
     batches: tuple[int, ...]
     share: Fraction = WHOLE
     device: str = "cpu"
+    held: HeldShare | None = None
     threads: int | None = 1
     effort: Effort = field(default_factory=Effort)
 
@@ -75,13 +79,14 @@ def measure_profile(
     if sweep.threads is not None:
         torch.set_num_threads(sweep.threads)
     partition, blocks_digest = load_partition(directory)
-    provenance = measured_provenance(sweep.device)
+    provenance = _provenance(sweep)
     csv_path, head_path = profile_paths(profiles, partition.model, sweep.gpu_class)
     journal = Journal(
         csv_path.with_name(f"{sweep.gpu_class}{JOURNAL_SUFFIX}"),
         _identity(sweep, blocks_digest, provenance),
     )
-    _measure_missing(directory, partition, sweep, journal, progress or _ignore)
+    with _on_share(sweep):
+        _measure_missing(directory, partition, sweep, journal, progress or _ignore)
     profile = _profile(partition, blocks_digest, sweep, provenance, journal.rows)
     profile = _with_earlier(profile, csv_path, head_path)
     csv_text, head_text = write_profile(profile)
@@ -89,6 +94,27 @@ def measure_profile(
     write_atomically(head_path, head_text.encode())
     journal.remove()
     return profile
+
+
+def _provenance(sweep: Sweep) -> Provenance:
+    provenance = measured_provenance(sweep.device)
+    if sweep.held is None:
+        return provenance
+    obtained = sweep.held.obtained
+    share = MeasuredShare(share=sweep.share, mechanism=obtained.mechanism, sms=obtained.sms)
+    return replace(provenance, shares=(share,))
+
+
+@contextmanager
+def _on_share(sweep: Sweep) -> Iterator[None]:
+    """Let torch compute on the stream of the share, if it has one."""
+    if sweep.held is None or not sweep.held.stream:
+        yield
+        return
+    stream = torch.cuda.ExternalStream(sweep.held.stream, torch.device(sweep.device))  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(stream):
+        yield
+    stream.synchronize()
 
 
 class Journal:
@@ -140,6 +166,7 @@ def _identity(sweep: Sweep, blocks_digest: str, provenance: Provenance) -> str:
         "share": str(sweep.share),
         "threads": sweep.threads,
         "torch": provenance.torch,
+        **{each.mechanism: each.sms for each in provenance.shares},
     }
     return f"# {json.dumps(parts, sort_keys=True)}"
 
@@ -217,15 +244,23 @@ def _with_earlier(profile: LatencyProfile, csv_path: Path, head_path: Path) -> L
     """Add what an earlier profile knows of other batches and shares, if it is of the same kind."""
     if not (csv_path.exists() and head_path.exists()):
         return profile
-    earlier = read_profile(
-        csv_path.read_text(encoding="utf-8"), head_path.read_text(encoding="utf-8"), str(csv_path)
-    )
+    earlier = load_profile(csv_path, head_path)
     if not _same_kind(earlier, profile):
         return profile
     new = {(row.batch, row.share) for row in profile.rows}
     kept = [row for row in earlier.rows if (row.batch, row.share) not in new]
     rows = sorted((*profile.rows, *kept), key=lambda row: (row.block, row.batch, row.share))
-    return replace(profile, rows=tuple(rows))
+    shares = _shares_of_both(earlier.provenance, profile.provenance, {row.share for row in kept})
+    provenance = replace(profile.provenance, shares=shares)
+    return replace(profile, rows=tuple(rows), provenance=provenance)
+
+
+def _shares_of_both(
+    earlier: Provenance, newer: Provenance, kept: Container[Fraction]
+) -> tuple[MeasuredShare, ...]:
+    known = {each.share: each for each in earlier.shares if each.share in kept}
+    known |= {each.share: each for each in newer.shares}
+    return tuple(sorted(known.values(), key=lambda each: each.share, reverse=True))
 
 
 def _same_kind(earlier: LatencyProfile, profile: LatencyProfile) -> bool:

@@ -1,4 +1,4 @@
-"""One child process: started, listened to until it is ready, stopped. Never restarts it."""
+"""One child process: started, told what to run, listened to, stopped. Never restarts it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
-from pathlib import Path
+from typing import TypeAlias
 
-from penstock.domain.errors import PenstockError, StageLoadFailed
+from penstock.domain.errors import PenstockError
+from penstock.domain.execution import Computation
 from penstock.domain.units import Micros
+from penstock.shares.base import Obtained
+from penstock.shares.environment import process_environment
 from worker.settings import InstanceSettings
 
 _STOP_S = 2.0
-_PERCENT = 100
 
 
 class ChildCrashed(PenstockError):
@@ -26,58 +27,79 @@ class ChildCrashed(PenstockError):
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What a child says when it can take batches."""
+    """An instance can take batches."""
 
+    instance: str
     port: int
     load_us: Micros
+    obtained: Obtained
+    computation: Computation
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An instance did not load; the others of its process go on.
+
+    Attributes:
+        final: trying again will not help.
+    """
+
+    instance: str
+    reason: str
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unloaded:
+    """An instance is gone as it was asked to."""
+
+    instance: str
+
+
+Heard: TypeAlias = Ready | Failed | Unloaded
 
 
 class Child:
-    """A stage instance's process. Make it with `spawn`, end it with `stop`."""
+    """A process of stage instances. Make it with `spawn`, end it with `stop`."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
     @classmethod
-    async def spawn(cls, settings: InstanceSettings, environment: Mapping[str, str]) -> Child:
-        """Start a process and give it its settings."""
+    async def spawn(cls, environment: Mapping[str, str]) -> Child:
+        """Start a process without instances."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",
             "-m",
-            "worker.instance",
+            "worker.process",
+            str(os.getpid()),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=dict(environment),
             process_group=0,  # Ctrl-C is for the supervisor, which ends its children itself
         )
-        child = cls(process)
-        child._tell(settings.to_json())
-        return child
+        return cls(process)
 
     @property
     def process_id(self) -> int:
         """The operating system's name for it."""
         return self._process.pid
 
-    async def ready(self) -> Ready:
-        """Return when it can take batches.
+    def load(self, settings: InstanceSettings) -> None:
+        """Ask it to run an instance too."""
+        self._tell({"load": settings.to_fields()})
 
-        Raises:
-            StageLoadFailed: it says that it cannot, and trying again will not help.
-            ChildCrashed: it ended without a word, or for a reason that may pass.
-        """
+    def unload(self, instance: str) -> None:
+        """Ask it to let an instance go."""
+        self._tell({"unload": instance})
+
+    async def heard(self) -> AsyncIterator[Heard]:
+        """Yield what it says until it ends."""
         if self._process.stdout is None:
-            raise ChildCrashed("the child has no output")
-        line = await self._process.stdout.readline()
-        if not line:
-            raise ChildCrashed(f"{await self.ended()} before it was ready")
-        fields = json.loads(line)
-        if "failed" in fields:
-            await self._process.wait()
-            kind = StageLoadFailed if fields["final"] else ChildCrashed
-            raise kind(fields["failed"])
-        return Ready(fields["port"], fields["load_us"])
+            return
+        async for line in self._process.stdout:
+            yield _heard(json.loads(line))
 
     async def ended(self) -> str:
         """Return when it has ended: how, in words."""
@@ -96,26 +118,27 @@ class Child:
             self._process.kill()
             await self._process.wait()
 
-    def _tell(self, line: str) -> None:
+    def _tell(self, command: Mapping[str, object]) -> None:
         if self._process.stdin is not None:
-            self._process.stdin.write(line.encode() + b"\n")
+            self._process.stdin.write(json.dumps(command).encode() + b"\n")
 
 
-def environment(executor: str, device: str, share: Fraction) -> dict[str, str]:
-    """Return the environment of a child: what must be set before it starts.
+def _heard(fields: Mapping[str, object]) -> Heard:
+    match fields:
+        case {"instance": str(name), "failed": str(reason), "final": bool(final)}:
+            return Failed(name, reason, final)
+        case {
+            "instance": str(name),
+            "ready": {"port": int(port), "load_us": int(load_us)},
+            "share": dict(share),
+            "computation": dict(computation),
+        }:
+            return Ready(name, port, load_us, Obtained(**share), Computation(**computation))
+        case {"instance": str(name), "unloaded": True}:
+            return Unloaded(name)
+    raise ChildCrashed(f"the child said {fields!r}")
 
-    Args:
-        executor: only `cuda` looks at the rest.
-        device: CUDA index of the worker's device.
-        share: part of the device; takes effect where CUDA's multi-process service runs.
-    """
-    # The child finds our packages where we found them, not in the directory we were started in.
-    root = str(Path(__file__).resolve().parent.parent)
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    result = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    result.setdefault("GRPC_VERBOSITY", "ERROR")
-    if executor == "cuda":
-        result["CUDA_VISIBLE_DEVICES"] = device
-        if share < 1:
-            result["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] = f"{float(share * _PERCENT):.2f}"
-    return result
+
+def child_environment(more: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a child: ours, and what must be set before it starts."""
+    return {"GRPC_VERBOSITY": "ERROR", **process_environment(more)}

@@ -15,8 +15,12 @@ def worker(
         str, typer.Option(envvar="PENSTOCK_FRONTEND", help="Control service, as host:port.")
     ],
     gpu_class: Annotated[
-        str, typer.Option(envvar="PENSTOCK_GPU_CLASS", help="GPU class, as the plan names it.")
-    ],
+        str,
+        typer.Option(
+            envvar="PENSTOCK_GPU_CLASS",
+            help="GPU class, as the plan names it; with cuda recognised if left out.",
+        ),
+    ] = "",
     executor: Annotated[
         str,
         typer.Option(
@@ -34,7 +38,10 @@ def worker(
         ),
     ] = "",
     device: Annotated[
-        str, typer.Option(envvar="PENSTOCK_DEVICE", help="CUDA index of the device.")
+        str,
+        typer.Option(
+            envvar="PENSTOCK_DEVICE", help="The GPU: its index in nvidia-smi, or its UUID."
+        ),
     ] = "0",
     server: Annotated[
         str,
@@ -52,6 +59,27 @@ def worker(
     threads: Annotated[
         int, typer.Option(envvar="PENSTOCK_THREADS", help="Processor threads per instance.")
     ] = 1,
+    share: Annotated[
+        str,
+        typer.Option(
+            envvar="PENSTOCK_SHARE",
+            help="How instances share the GPU: auto, green, mps, none. auto: the first that works.",
+        ),
+    ] = "auto",
+    process_per: Annotated[
+        str,
+        typer.Option(
+            envvar="PENSTOCK_PROCESS_PER",
+            help="A process per instance (a crash ends one), or one per device (it ends all).",
+        ),
+    ] = "instance",
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            envvar="PENSTOCK_WORKER_METRICS_PORT",
+            help="Offer metrics of device and instances there; 0: any free port.",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Write the log as JSON lines on stderr.")
     ] = False,
@@ -76,6 +104,9 @@ def worker(
         server=server,
         host=host,
         threads=threads,
+        share=share,
+        process_per=process_per,
+        metrics_port=metrics_port,
     )
     start_log(as_json=as_json)
     asyncio.run(serve(settings))

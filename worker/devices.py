@@ -1,50 +1,73 @@
-"""What a device calls itself and how much memory it has, asked without opening a context."""
+"""What a device calls itself, how much memory it has and of what class it is.
+
+Asked without opening a context: of NVML, the library under nvidia-smi. Knows no array library.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock.domain.errors import PenstockError
+from penstock.domain.datasheet import DATASHEET
 from penstock.domain.units import Bytes
-from worker.settings import WorkerSettings
+from worker.nvml import nvml_device
+
+_SLICED = re.compile(r"\b(MIG|GRID|vGPU)\b|-\d+[ABCQ]$")
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceFacts:
-    """One device of this host."""
+    """One device of this host.
+
+    Attributes:
+        uuid: by which CUDA finds it whatever else it sees; empty unless it is a GPU.
+    """
 
     name: str
     memory_bytes: Bytes
+    uuid: str = ""
 
 
-def device_facts(settings: WorkerSettings) -> DeviceFacts:
-    """Return the facts of the worker's device; an emulated one says so in its name.
+def device_facts(executor: str, device: str, gpu_class: str) -> DeviceFacts:
+    """Return the facts of a worker's device; an emulated one says so in its name.
+
+    Args:
+        device: of a GPU: its index as nvidia-smi counts, or its UUID.
 
     Raises:
         PenstockError: it is to be a CUDA device and there is none.
     """
-    if settings.executor == "cuda":
-        return _cuda_facts(settings.device)
+    if executor == "cuda":
+        return cuda_facts(device)
     host = DeviceFacts(_processor(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    if settings.executor.startswith("emulated"):
-        return DeviceFacts(f"emulated {settings.gpu_class} on {host.name}", host.memory_bytes)
+    if executor.startswith("emulated"):
+        return DeviceFacts(f"emulated {gpu_class} on {host.name}", host.memory_bytes)
     return host
 
 
-def _cuda_facts(device: str) -> DeviceFacts:
-    import pynvml
+def cuda_facts(device: str) -> DeviceFacts:
+    """Ask NVML for a GPU.
 
-    try:
-        pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(int(device))
-        name = pynvml.nvmlDeviceGetName(handle)
-        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-    except (pynvml.NVMLError, ValueError) as error:
-        raise PenstockError(f"CUDA device {device}: {error}") from error
-    return DeviceFacts(str(name), int(memory.total))
+    Raises:
+        PenstockError: there is no such GPU, or no NVML.
+    """
+    with nvml_device(device) as found:
+        return DeviceFacts(found.name(), found.memory_bytes(), found.uuid())
+
+
+def recognised_class(name: str) -> str | None:
+    """Return the class of the data sheets that a GPU's name tells; None if it tells none.
+
+    A part of a GPU (MIG, vGPU) is none of them, nor is a sibling with a letter more.
+    """
+    if _SLICED.search(name):
+        return None
+    words = set(re.split(r"[^A-Za-z0-9]+", name.upper()))
+    found = words & DATASHEET.keys()
+    return found.pop() if len(found) == 1 else None
 
 
 def _processor() -> str:

@@ -1,8 +1,8 @@
-"""Where an instance's frames go: the next instance of a route, and the frontend.
+"""Where an instance's frames go: the next instance of a route, the frontend, its acceptors.
 
-Opens a link to the next instance when its first batch arrives, so that it is open when the batch
-is computed. A next instance that is lost is told to the frontend, batch by batch; what the
-frontend already knows does no harm. Knows nothing of computing.
+Opens a link to the next instance or acceptor when its first batch arrives, so that it is open when
+the batch is computed. One that is lost is told to the frontend, batch by batch; what the frontend
+already knows does no harm. Knows nothing of computing.
 """
 
 from __future__ import annotations
@@ -11,22 +11,30 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from penstock.domain.tensors import Buffer, Tensor
 from penstock.domain.units import Micros
 from penstock.rpc.frames import tensor_header
-from penstock.rpc.links import LinkFull, LinkLost, LinkSender
-from protos.link_pb2 import BatchResult, FrameHeader, RunStage, StageReport, TensorHeader
+from penstock.rpc.links import LinkFull, LinkLost, LinkSender, Neighbours
+from protos.link_pb2 import (
+    BatchResult,
+    FrameHeader,
+    LinkOpened,
+    RunStage,
+    StageReport,
+    TensorHeader,
+)
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
 class _Next:
-    """A link to a next instance, with the batches that may still be on it or beyond."""
+    """A link to a next instance or acceptor, with the batches that may be on it or beyond."""
 
-    instance: str
+    name: str
     link: LinkSender
     sent: deque[_Sent] = field(default_factory=deque)
 
@@ -44,48 +52,65 @@ class Forwarding:
     Args:
         instance: our own name.
         frontend: the link that reports and results go to.
+        neighbours: the other instances of this process.
     """
 
-    def __init__(self, instance: str, frontend: LinkSender) -> None:
+    def __init__(
+        self, instance: str, frontend: LinkSender, neighbours: Neighbours | None = None
+    ) -> None:
         self._instance = instance
         self._frontend = frontend
+        self._neighbours = neighbours
+        self._telling: set[asyncio.Task[None]] = set()
         self._next: dict[str, _Next] = {}
 
-    def prepare(self, address: str, instance: str) -> None:
-        """Open the link to a next instance, unless it is open."""
+    def prepare(self, address: str, name: str = "") -> None:
+        """Open the link to a next instance or acceptor, unless it is open."""
         if address in self._next:
             return
-        link = LinkSender(address, self._instance)
-        held = _Next(instance, link)
+        link = LinkSender(address, self._instance, neighbours=self._neighbours)
+        held = _Next(name or address, link)
         self._next[address] = held
         link.closed.add_done_callback(lambda closed: self._lose(address, held, closed))
+        telling = asyncio.create_task(self._tell_kind(held))
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
 
     def report(self, report: StageReport) -> None:
         """Tell the frontend what happened to a batch."""
         self._to_frontend(FrameHeader(report=report), ())
 
-    def result(
-        self, report: StageReport, tensors: Sequence[Tensor], first: int = 0, count: int = 0
+    def result(self, result: BatchResult, tensors: Sequence[Tensor]) -> None:
+        """Send the last stage's outputs to the frontend, and its report with them."""
+        result.tensors.extend(_headers(tensors))
+        self._to_frontend(FrameHeader(result=result), [each.data for each in tensors])
+
+    def reply(
+        self,
+        address: str,
+        result: BatchResult,
+        tensors: Sequence[Tensor],
+        place: int,
+        abandon_us: Micros,
+        now_us: Micros,
     ) -> None:
-        """Send the last stage's outputs to the frontend, and its report with them.
+        """Send an acceptor its rows of the last stage's outputs.
 
         Args:
-            report: of the stage, or of a part of it.
-            tensors: what it made.
-            first: of a part: its first row.
-            count: of a part: its rows; 0: the whole batch.
+            address: of the acceptor.
+            result: says which rows.
+            tensors: these rows.
+            place: behind the last hop of the route.
+            abandon_us: from then on nobody waits for them.
+            now_us: the present instant.
         """
-        header = BatchResult(
-            batch_id=report.batch_id,
-            tensors=_headers(tensors),
-            report=report,
-            first=first,
-            count=count,
-        )
-        self._to_frontend(FrameHeader(result=header), [each.data for each in tensors])
+        self.prepare(address)
+        result.tensors.extend(_headers(tensors))
+        sent = _Sent(result.batch_id, place, abandon_us)
+        self._send(address, sent, FrameHeader(result=result), tensors, now_us)
 
     def batch(self, run: RunStage, tensors: Sequence[Tensor], now_us: Micros) -> None:
-        """Send a batch, or rows of a part, to the instance whose turn it is.
+        """Send a batch, or rows of it, to the instance whose turn it is.
 
         Args:
             run: with `stage` already at the receiver and all durations from now on.
@@ -94,30 +119,48 @@ class Forwarding:
         """
         hop = run.route[run.stage]
         self.prepare(hop.address, hop.instance_id)
-        held = self._next[hop.address]
         run.tensors.extend(_headers(tensors))
         sent = _Sent(run.batch_id, run.stage, now_us + run.abandon_in_us)
+        self._send(hop.address, sent, FrameHeader(run_stage=run), tensors, now_us)
+
+    def _send(
+        self,
+        address: str,
+        sent: _Sent,
+        header: FrameHeader,
+        tensors: Sequence[Tensor],
+        now_us: Micros,
+    ) -> None:
+        held = self._next[address]
         try:
-            held.link.send_nowait(FrameHeader(run_stage=run), [each.data for each in tensors])
+            held.link.send_nowait(header, [each.data for each in tensors])
         except (LinkLost, LinkFull) as error:
-            self._report_lost(sent, hop.instance_id, str(error))
+            self._report_lost(sent, held.name, str(error))
             return
         while held.sent and held.sent[0].abandon_us <= now_us:
             held.sent.popleft()
         held.sent.append(sent)
 
+    async def _tell_kind(self, held: _Next) -> None:
+        """Tell the frontend how a new link's bytes travel."""
+        with suppress(LinkLost):  # which is told elsewhere
+            await held.link.opened()
+            kind = held.link.kind
+            opened = LinkOpened(receiver=held.name, kind=kind.value if kind else "")
+            self._to_frontend(FrameHeader(link_opened=opened), ())
+
     def _lose(self, address: str, held: _Next, closed: asyncio.Future[str]) -> None:
         if self._next.get(address) is held:
             del self._next[address]
         for sent in held.sent:
-            self._report_lost(sent, held.instance, f"link to {address}: {closed.result()}")
+            self._report_lost(sent, held.name, f"link to {address}: {closed.result()}")
 
-    def _report_lost(self, sent: _Sent, instance: str, detail: str) -> None:
+    def _report_lost(self, sent: _Sent, name: str, detail: str) -> None:
         self.report(
             StageReport(
                 batch_id=sent.batch,
                 stage=sent.stage,
-                instance_id=instance,
+                instance_id=name,
                 outcome=StageReport.FAILED,
                 detail=detail,
                 retriable=True,

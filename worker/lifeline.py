@@ -11,26 +11,35 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import BinaryIO
 
 _PR_SET_PDEATHSIG = 1
 
 
-def die_with(parent: int, control: BinaryIO) -> None:
-    """End this process when `parent` ends or closes its end of `control`.
+def die_with(parent: int) -> None:
+    """End this process when `parent` ends.
 
     Args:
         parent: process id of the one that started us.
-        control: a pipe that the parent never writes to again.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it was gone before the kernel was told
             os._exit(0)
-    threading.Thread(target=_exit_at_end, args=(control,), name="lifeline", daemon=True).start()
 
 
-def _exit_at_end(control: BinaryIO) -> None:
-    while control.read(1):
-        pass
+def follow(control: BinaryIO, on_line: Callable[[str], None]) -> None:
+    """Hand on each line that the parent writes, and end this process when it writes no more.
+
+    Args:
+        control: the parent's pipe.
+        on_line: called in a thread of its own.
+    """
+    threading.Thread(target=_follow, args=(control, on_line), name="lifeline", daemon=True).start()
+
+
+def _follow(control: BinaryIO, on_line: Callable[[str], None]) -> None:
+    for line in control:
+        on_line(line.decode())
     os._exit(0)

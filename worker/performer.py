@@ -2,7 +2,8 @@
 
 Receiving and sending go on while a batch computes. Decides nothing itself: the order of batches
 and whether one is still worth running is the stage runner's business. Where stages differ in batch
-size it runs parts: the rows of one may come in several frames, and go on to several instances.
+size it runs parts. The rows of what it runs may come in several frames, from several senders, and
+go on to several receivers.
 """
 
 from __future__ import annotations
@@ -31,10 +32,13 @@ from penstock.scheduling.stage_runner import (
     RunnerWakeUp,
     StageRunner,
 )
-from protos.link_pb2 import FrameHeader, Hop, RunStage, StageReport
+from protos.link_pb2 import BatchResult, FrameHeader, Hop, RunStage, StageReport
+from worker.computing import Copied, new_computing
 from worker.executors.base import Executor, StageResult
 from worker.forwarding import Forwarding
 from worker.rows import Piece, Rows
+
+_BEGUN = 3  # batches copied to the device before they start; more would only take memory there
 
 _Key: TypeAlias = tuple[int, int]  # a batch, and the place in its route
 
@@ -48,17 +52,26 @@ class _Held:
     Attributes:
         run: the header that came last, without tensors; its durations count from `arrived_us`.
         pieces: the rows that have come.
+        copied: what was begun with it before it starts.
+        accepted_us: when the next batch could start.
     """
 
     run: RunStage
     arrived_us: Micros
     pieces: list[Piece] = field(default_factory=list)
     started_us: Micros = 0
+    accepted_us: Micros = 0
+    copied: Copied | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of its rows have come."""
+        return sum(each.count for each in self.pieces) == self.samples
 
     @property
     def samples(self) -> int:
         """How many rows it has when all have come."""
-        return self.run.route[self.run.stage].count or self.run.samples
+        return _own(self.run).count
 
 
 class StagePerformer:
@@ -84,15 +97,13 @@ class StagePerformer:
         rows: Rows,
     ) -> None:
         self._instance = instance
-        self._executor = executor
-        self._compute = compute
+        self._computing = new_computing(executor, compute)
         self._forwarding = forwarding
         self._now_us = now_us
         self._largest_batch = largest_batch
         self._rows = rows
         self._runner = StageRunner()
         self._held: dict[_Key, _Held] = {}
-        self._running: asyncio.Future[StageResult] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def on_frame(self, sender: str, header: FrameHeader, views: Sequence[memoryview]) -> None:
@@ -112,13 +123,12 @@ class StagePerformer:
             return
         now_us = self._now_us()
         held = self._held.setdefault((run.batch_id, run.stage), _Held(run, now_us))
-        hop = run.route[run.stage]
-        rows = run.count if hop.count else run.samples
-        held.pieces.append(Piece(run.first, rows, tensors_of(run.tensors, views)))
+        hop, brought = run.route[run.stage], _brought(run)
+        held.pieces.append(Piece(brought.first, brought.count, tensors_of(run.tensors, views)))
         run.ClearField("tensors")
         held.run, held.arrived_us = run, now_us
-        for place, _ in _following(run):
-            self._forwarding.prepare(run.route[place].address, run.route[place].instance_id)
+        self._prepare(run)
+        self._copy_in(held)
         self._post(
             BatchArrived(
                 batch=BatchId(run.batch_id),
@@ -126,28 +136,34 @@ class StagePerformer:
                 start_us=now_us + hop.start_in_us,
                 abandon_us=now_us + run.abandon_in_us,
                 place=run.stage,
-                rows=rows,
+                rows=brought.count,
                 of_rows=held.samples,
             )
         )
+
+    def _prepare(self, run: RunStage) -> None:
+        """Open the links that what is computed goes to."""
+        following = _following(run)
+        for place, _ in following:
+            self._forwarding.prepare(run.route[place].address, run.route[place].instance_id)
+        if not following:
+            for reply in run.replies:
+                self._forwarding.prepare(reply.address)
 
     def _complaint(self, run: RunStage) -> str:
         """Return why a batch or rows of a part cannot be taken; empty if they can."""
         if run.stage >= len(run.route):
             return f"stage {run.stage} of a route of {len(run.route)}"
-        hop = run.route[run.stage]
-        samples = hop.count or run.samples
-        if not 1 <= samples <= self._largest_batch:
-            return f"a batch of {samples}; this stage takes 1 to {self._largest_batch}"
+        own, brought = _own(run), _brought(run)
+        if not 1 <= own.count <= self._largest_batch:
+            return f"a batch of {own.count}; this stage takes 1 to {self._largest_batch}"
+        if brought.first < own.first or brought.end > own.end:
+            rows = f"rows {brought.first}-{brought.end - 1}"
+            return f"{rows} for a part from row {own.first} of {own.count} rows"
         held = self._held.get((run.batch_id, run.stage))
-        if not hop.count:
-            return "the batch is here already" if held else ""
-        end = run.first + run.count
-        if run.count < 1 or run.first < hop.first or end > hop.first + hop.count:
-            return f"rows {run.first}-{end - 1} for a part from row {hop.first} of {hop.count} rows"
         pieces = held.pieces if held else ()
-        if any(each.first < end and run.first < each.first + each.count for each in pieces):
-            return "the rows are here already"
+        if any(_overlap(each, brought) for each in pieces):
+            return "the rows are here already" if run.count else "the batch is here already"
         return ""
 
     def _post(self, event: RunnerEvent) -> None:
@@ -161,22 +177,31 @@ class StagePerformer:
                 case RunnerWakeAt(at_us):
                     self._arm(at_us)
 
+    def _copy_in(self, held: _Held) -> None:
+        """Begin with a batch that waits, if few others have been begun with."""
+        begun = sum(each.copied is not None for each in self._held.values())
+        if held.complete and begun < _BEGUN:
+            held.copied = self._computing.copy_in(self._inputs(held), held.samples)
+
+    def _inputs(self, held: _Held) -> Callable[[], Sequence[Tensor]]:
+        return partial(self._rows.join, held.pieces)
+
     def _start(self, key: _Key, *, queued: bool) -> None:
         held = self._held[key]
         held.started_us = self._now_us()
-        loop = asyncio.get_running_loop()
-        self._running = loop.run_in_executor(self._compute, partial(self._run, held, queued))
-        self._running.add_done_callback(lambda done: self._finish(key, done))
+        copied, held.copied = held.copied, None
+        started = self._computing.start(self._inputs(held), held.samples, copied, queued=queued)
+        started.accepted.add_done_callback(lambda _: self._accept(key))
+        started.result.add_done_callback(lambda done: self._finish(key, done))
 
-    def _run(self, held: _Held, queued: bool) -> StageResult:
-        """Compute a batch; in the computing thread."""
-        return self._executor.run(self._rows.join(held.pieces), held.samples, queued=queued)
+    def _accept(self, key: _Key) -> None:
+        """Let the next batch start."""
+        self._held[key].accepted_us = self._now_us()
+        self._post(ComputeFinished(BatchId(key[0]), key[1]))
 
     def _finish(self, key: _Key, done: asyncio.Future[StageResult]) -> None:
-        """Let the next batch start, then send what this one made."""
+        """Send what a batch made."""
         held = self._held.pop(key)
-        compute_us = self._now_us() - held.started_us
-        self._post(ComputeFinished(BatchId(key[0]), key[1]))
         error = done.exception()
         if error is not None:
             _log.warning("batch %d failed: %s", key[0], error, exc_info=error)
@@ -184,6 +209,11 @@ class StagePerformer:
             self._report(held.run, StageReport.FAILED, detail)
             return
         result = done.result()
+        compute_us = result.compute_us
+        if compute_us is None:
+            compute_us = held.accepted_us - held.started_us
+        else:  # the device began with it when it was done with the one before
+            held.started_us = max(held.started_us, self._now_us() - compute_us)
         report = self._new_report(
             held.run,
             StageReport.DONE,
@@ -194,22 +224,42 @@ class StagePerformer:
         self._send(held, report, result.tensors)
 
     def _send(self, held: _Held, report: StageReport, tensors: Sequence[Tensor]) -> None:
-        run = held.run
-        hop = run.route[run.stage]
+        run, now_us = held.run, self._now_us()
         following = _following(run)
         if not following:
-            self._forwarding.result(report, tensors, hop.first, hop.count)
+            self._answer(held, report, tensors, now_us)
             return
-        now_us = self._now_us()
+        own = _own(run)
         route = _shortened(run.route, now_us - held.arrived_us)
         for place, rows in following:
             onward = _onward(run, now_us - held.arrived_us, place, route)
             sent = tensors
             if rows is not None:
                 onward.first, onward.count = rows.first, rows.count
-                sent = self._rows.cut(tensors, rows.first - hop.first, rows.count)
+                sent = self._rows.cut(tensors, rows.first - own.first, rows.count)
             self._forwarding.batch(onward, sent, now_us)
         self._forwarding.report(report)
+
+    def _answer(
+        self, held: _Held, report: StageReport, tensors: Sequence[Tensor], now_us: Micros
+    ) -> None:
+        """Send what the last stage made to the frontend, or to each acceptor its rows."""
+        run, own = held.run, _own(held.run)
+        hop = run.route[run.stage]
+        result = BatchResult(batch_id=run.batch_id, report=report, first=hop.first, count=hop.count)
+        if not run.replies:
+            self._forwarding.result(result, tensors)
+            return
+        abandon_us = held.arrived_us + run.abandon_in_us
+        for reply in run.replies:
+            rows = own.rows_of(Part(own.stage, reply.first, reply.count))
+            if rows.count < 1:
+                continue
+            result.first, result.count = rows.first, rows.count
+            sent = self._rows.cut(tensors, rows.first - own.first, rows.count)
+            place = len(run.route)  # no hop's: what is lost behind the last is never known as done
+            self._forwarding.reply(reply.address, result, sent, place, abandon_us, now_us)
+            result = BatchResult(batch_id=run.batch_id)
 
     def _report(self, run: RunStage, outcome: StageReport.Outcome, detail: str) -> None:
         self._forwarding.report(self._new_report(run, outcome, detail=detail))
@@ -243,10 +293,26 @@ class StagePerformer:
         self._timer = loop.call_later(delay_s, self._post, RunnerWakeUp())
 
 
+def _own(run: RunStage) -> Part:
+    """Return the rows that the receiver's hop runs."""
+    hop = run.route[run.stage]
+    return Part(hop.stage, hop.first, hop.count or run.samples)
+
+
+def _brought(run: RunStage) -> Part:
+    """Return the rows that have come with this frame."""
+    own = _own(run)
+    return Part(own.stage, run.first, run.count) if run.count else own
+
+
+def _overlap(piece: Piece, rows: Part) -> bool:
+    return piece.first < rows.end and rows.first < piece.first + piece.count
+
+
 def _following(run: RunStage) -> list[tuple[int, Part | None]]:
     """Return the places that what is computed goes to, and which rows of it: None stands for all.
 
-    An empty list: it goes to the frontend.
+    An empty list: it goes to the frontend, or to its acceptors.
     """
     if not run.route[run.stage].count:
         return [(run.stage + 1, None)] if run.stage + 1 < len(run.route) else []
@@ -280,4 +346,5 @@ def _onward(run: RunStage, passed_us: Micros, place: int, route: Iterable[Hop]) 
         route=route,
         reply_to=run.reply_to,
         abandon_in_us=max(0, run.abandon_in_us - passed_us),
+        replies=run.replies,
     )

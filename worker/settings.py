@@ -5,15 +5,27 @@ Precedence: flag, then environment (`PENSTOCK_…`), then default; the command l
 
 from __future__ import annotations
 
-import json
 import os
 import socket
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Literal, TypeAlias, cast, get_args
 
+from penstock.domain.datasheet import DATASHEET
 from penstock.domain.errors import InvalidSettings
+from penstock.domain.execution import ExecutionOptions
+from penstock.shares.base import ShareOrder
+from penstock.shares.choice import AUTO, check_share_name
+from penstock.shares.mechanisms import NO_SHARES
+from worker.devices import cuda_facts, recognised_class
 from worker.executors import EXECUTORS, new_executor
 from worker.stages import StageOrder
+
+ProcessPer: TypeAlias = Literal["instance", "device"]
+
+GPU_EXECUTORS = frozenset({"cuda"})
+_PORTS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +56,9 @@ class WorkerSettings:
         server: host identity; workers of one server share its network card.
         host: name or address under which instances listen and are reached.
         threads: of the host's processor, per instance.
+        share: how instances share the device; ``auto``: the first way that works.
+        process_per: ``instance``: a crash ends one; ``device``: one process has all of them.
+        metrics_port: on which the worker offers metrics; 0: any free one, None: on none.
     """
 
     frontend: str
@@ -55,16 +70,20 @@ class WorkerSettings:
     server: str
     host: str
     threads: int = 1
+    share: str = AUTO
+    process_per: ProcessPer = "instance"
+    metrics_port: int | None = None
     restart: RestartSettings = RestartSettings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceSettings:
-    """What one stage instance has to know; travels to its process as one line of JSON.
+    """What one stage instance has to know; travels to its process as JSON.
 
     Attributes:
         frontend_link: host:port that reports and results go to.
-        parent: process id of the supervisor; the instance ends with it.
+        order: what it is to load.
+        share: part of the device that it is to hold.
     """
 
     instance: str
@@ -72,26 +91,31 @@ class InstanceSettings:
     repository: str
     host: str
     frontend_link: str
-    parent: int
     threads: int
     order: StageOrder
+    share: ShareOrder = field(default_factory=ShareOrder)
 
-    def to_json(self) -> str:
-        """Return one line."""
-        return json.dumps(asdict(self))
+    def to_fields(self) -> dict[str, object]:
+        """Return plain data."""
+        return asdict(self)
 
     @classmethod
-    def from_json(cls, line: str) -> InstanceSettings:
-        """Read what `to_json` wrote.
+    def from_fields(cls, fields: Mapping[str, Any]) -> InstanceSettings:
+        """Read what `to_fields` made, after a way through JSON.
 
         Raises:
             InvalidSettings: it is something else.
         """
         try:
-            fields = json.loads(line)
-            order = fields.pop("order")
+            given = dict(fields)
+            order = dict(given.pop("order"))
             latencies = tuple(order.pop("latency_us_by_batch"))
-            return cls(order=StageOrder(latency_us_by_batch=latencies, **order), **fields)
+            execution = ExecutionOptions(**order.pop("execution"))
+            return cls(
+                order=StageOrder(latency_us_by_batch=latencies, execution=execution, **order),
+                share=ShareOrder.from_fields(given.pop("share")),
+                **given,
+            )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             expected = "the settings a supervisor writes"
             raise InvalidSettings("instance settings", "", expected, repr(error)) from None
@@ -108,23 +132,31 @@ def worker_settings(
     server: str = "",
     host: str = "127.0.0.1",
     threads: int = 1,
+    share: str = AUTO,
+    process_per: str = "instance",
+    metrics_port: int | None = None,
 ) -> WorkerSettings:
     """Check what a person gave and fill in what they left out.
 
+    Args:
+        gpu_class: empty: that of the device, recognised by its name.
+
     Raises:
         InvalidSettings: a value cannot work.
-        UnknownName: there is no such executor.
+        UnknownName: there is no such executor or way to share a GPU.
+        PenstockError: the device cannot be asked for its name.
     """
     _check_address(frontend)
-    if not gpu_class:
-        raise InvalidSettings("worker", "--gpu-class", "the name of a GPU class", "nothing")
     if executor not in EXECUTORS:
         new_executor(executor)
+    _check_share(share, executor)
+    _check_metrics_port(metrics_port)
     if not repository.is_dir():
         raise InvalidSettings("worker", "--repository", "a directory", str(repository))
     if threads < 1:
         raise InvalidSettings("worker", "--threads", "at least 1", str(threads))
     hostname = socket.gethostname()
+    gpu_class = gpu_class or _gpu_class(executor, device)
     return WorkerSettings(
         frontend=frontend,
         gpu_class=gpu_class,
@@ -135,7 +167,40 @@ def worker_settings(
         server=server or hostname,
         host=host,
         threads=threads,
+        share=share,
+        process_per=_process_per(process_per),
+        metrics_port=metrics_port,
     )
+
+
+def _gpu_class(executor: str, device: str) -> str:
+    if executor not in GPU_EXECUTORS:
+        raise InvalidSettings("worker", "--gpu-class", "the name of a GPU class", "nothing")
+    name = cuda_facts(device).name
+    recognised = recognised_class(name)
+    if recognised is None:
+        expected = f"the name of a GPU class, because {name!r} is none of {', '.join(DATASHEET)}"
+        raise InvalidSettings("worker", "--gpu-class", expected, "nothing")
+    return recognised
+
+
+def _check_share(share: str, executor: str) -> None:
+    check_share_name(share)
+    if executor not in GPU_EXECUTORS and share not in {AUTO, NO_SHARES}:
+        expected = f"{AUTO} or {NO_SHARES} with executor {executor}, which uses no GPU"
+        raise InvalidSettings("worker", "--share", expected, share)
+
+
+def _check_metrics_port(port: int | None) -> None:
+    if port is not None and not 0 <= port < _PORTS:
+        raise InvalidSettings("worker", "--metrics-port", "a port, or 0 for any", str(port))
+
+
+def _process_per(given: str) -> ProcessPer:
+    for each in get_args(ProcessPer):
+        if given == each:
+            return cast("ProcessPer", each)
+    raise InvalidSettings("worker", "--process-per", "instance or device", repr(given))
 
 
 def _check_address(address: str) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
 from penstock.domain.blocks import Block, BlockPartition, TensorSpec
 from penstock.domain.errors import PenstockError, StageLoadFailed
+from penstock.domain.execution import ExecutionOptions
 from penstock.domain.ids import ModelName
 from penstock.domain.units import Micros
 from penstock.formats.graphs import read_blocks
@@ -31,6 +32,7 @@ class StageOrder:
     batch: int
     latency_us_by_batch: tuple[Micros, ...]
     blocks_sha256: str = ""
+    execution: ExecutionOptions = field(default_factory=ExecutionOptions)
 
     @property
     def name(self) -> str:
@@ -52,6 +54,7 @@ class Stage:
     blocks: tuple[Block, ...]
     batch: int
     latency_us_by_batch: tuple[Micros, ...]
+    execution: ExecutionOptions = field(default_factory=ExecutionOptions)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -95,6 +98,7 @@ def open_stage(repository: Path, order: StageOrder) -> Stage:
         blocks=_chosen(partition, order),
         batch=order.batch,
         latency_us_by_batch=order.latency_us_by_batch,
+        execution=order.execution,
     )
 
 

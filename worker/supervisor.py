@@ -8,32 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
+from contextlib import suppress
 
 from penstock import __version__
 from penstock.domain.errors import PenstockError
 from penstock.domain.units import US_PER_SECOND
 from penstock.rpc.calls import Attachment, FrontendLost, attached
-from protos.control_pb2 import (
-    Heartbeat,
-    LoadInstance,
-    WorkerCommand,
-    WorkerHello,
-    WorkerMessage,
-)
+from penstock.shares.base import ShareMechanism
+from penstock.shares.choice import open_share
+from penstock.shares.mechanisms import Place
+from protos.control_pb2 import Heartbeat, WorkerCommand, WorkerHello, WorkerMessage
 from worker.devices import DeviceFacts, device_facts
-from worker.keeper import Keeper
-from worker.settings import InstanceSettings, WorkerSettings
-from worker.stages import StageOrder
+from worker.metrics import WorkerMetrics, serve_metrics
+from worker.processes import Processes
+from worker.settings import GPU_EXECUTORS, WorkerSettings
 
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 5.0
+_WATCH_S = 1.0
 
 _log = logging.getLogger(__name__)
 
 
 class WorkerRefused(PenstockError):
     """The frontend does not want this worker; asking again will not help."""
+
+
+class SharesLost(PenstockError):
+    """Instances are not held to their shares any more."""
 
 
 class Supervisor:
@@ -44,7 +46,7 @@ class Supervisor:
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
-        self._keepers: dict[str, asyncio.Task[None]] = {}
+        self._metrics = WorkerMetrics(settings)
         self._welcomed = False
         self._stopping = False
 
@@ -61,13 +63,24 @@ class Supervisor:
 
         Raises:
             WorkerRefused: the frontend does not want us.
+            SharesLost: what keeps instances apart on the device is gone.
+            PenstockError: the device or the way to share it that was asked for is not there.
         """
+        settings = self._settings
+        facts = device_facts(settings.executor, settings.device, settings.gpu_class)
+        shares = await _opened_shares(settings, facts)
+        try:
+            async with serve_metrics(self._metrics, settings):
+                await self._serve_all(facts, shares)
+        finally:
+            shares.close()
+
+    async def _serve_all(self, facts: DeviceFacts, shares: ShareMechanism) -> None:
         pause_s = _FIRST_PAUSE_S
-        facts = device_facts(self._settings)
         while True:
             self._welcomed = False
             try:
-                await self._serve(facts)
+                await self._serve(facts, shares)
             except FrontendLost as lost:
                 if self._stopping:
                     return
@@ -75,21 +88,33 @@ class Supervisor:
             pause_s = _FIRST_PAUSE_S if self._welcomed else min(2 * pause_s, _LONGEST_PAUSE_S)
             await asyncio.sleep(pause_s)
 
-    async def _serve(self, facts: DeviceFacts) -> None:
+    async def _serve(self, facts: DeviceFacts, shares: ShareMechanism) -> None:
         async with attached(self._settings.frontend) as attachment:
-            await attachment.send(WorkerMessage(hello=self._hello(facts)))
+            await attachment.send(WorkerMessage(hello=self._hello(facts, shares)))
+
+            async def tell(message: WorkerMessage) -> None:
+                self._metrics.note(message)
+                await attachment.send(message)
+
             try:
                 async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(_watch(shares))
+                    processes = Processes(self._settings, shares, tell, tasks)
                     async for command in attachment.commands():
-                        await self._obey(command, tasks, attachment)
+                        await self._obey(command, tasks, attachment, processes)
                     raise FrontendLost(f"frontend {self._settings.frontend} ended the conversation")
             except ExceptionGroup as errors:
                 raise errors.exceptions[0] from None
             finally:
-                self._keepers.clear()
+                shares.release_all()
+                self._metrics.forget_instances()
 
     async def _obey(
-        self, command: WorkerCommand, tasks: asyncio.TaskGroup, attachment: Attachment
+        self,
+        command: WorkerCommand,
+        tasks: asyncio.TaskGroup,
+        attachment: Attachment,
+        processes: Processes,
     ) -> None:
         match command.WhichOneof("kind"):
             case "welcome":
@@ -98,46 +123,15 @@ class Supervisor:
                 interval_s = command.welcome.heartbeat_interval_us / US_PER_SECOND
                 tasks.create_task(_beat(attachment, interval_s))
             case "load":
-                await self._unload(command.load.instance_id)
-                keeper = self._keeper(command.load, attachment)
-                task = tasks.create_task(keeper.run())
-                self._keepers[command.load.instance_id] = task
+                await processes.load(command.load)
             case "unload":
-                await self._unload(command.unload.instance_id)
+                await processes.unload(command.unload.instance_id)
             case "refused":
                 raise WorkerRefused(f"refused by the frontend: {command.refused.reason}")
             case _:
                 _log.warning("the frontend sent a command this version does not know")
 
-    def _keeper(self, load: LoadInstance, attachment: Attachment) -> Keeper:
-        settings = InstanceSettings(
-            instance=load.instance_id,
-            executor=self._settings.executor,
-            repository=str(self._settings.repository),
-            host=self._settings.host,
-            frontend_link=load.frontend_link,
-            parent=os.getpid(),
-            threads=self._settings.threads,
-            order=StageOrder(
-                model=load.model,
-                version=load.version,
-                first_block=load.first_block,
-                end_block=load.end_block,
-                batch=load.batch,
-                latency_us_by_batch=tuple(load.latency_us_by_batch),
-                blocks_sha256=load.blocks_sha256,
-            ),
-        )
-        restart = self._settings.restart
-        return Keeper(settings, load, self._settings.device, restart, attachment.send)
-
-    async def _unload(self, instance: str) -> None:
-        keeper = self._keepers.pop(instance, None)
-        if keeper is not None:
-            keeper.cancel()
-            await asyncio.wait((keeper,))
-
-    def _hello(self, facts: DeviceFacts) -> WorkerHello:
+    def _hello(self, facts: DeviceFacts, shares: ShareMechanism) -> WorkerHello:
         return WorkerHello(
             worker_id=self._settings.worker_id,
             gpu_class=self._settings.gpu_class,
@@ -146,6 +140,9 @@ class Supervisor:
             device=facts.name,
             memory_bytes=facts.memory_bytes,
             version=__version__,
+            share=shares.name,
+            share_note=shares.note,
+            process_per=self._settings.process_per,
         )
 
 
@@ -153,3 +150,37 @@ async def _beat(attachment: Attachment, interval_s: float) -> None:
     while True:
         await asyncio.sleep(interval_s)
         await attachment.send(WorkerMessage(heartbeat=Heartbeat()))
+
+
+async def _watch(shares: ShareMechanism) -> None:
+    """Return never.
+
+    Raises:
+        SharesLost: shares are not kept any more.
+    """
+    while True:
+        reason = shares.lost()
+        if reason:
+            raise SharesLost(reason)
+        await asyncio.sleep(_WATCH_S)
+
+
+async def _opened_shares(settings: WorkerSettings, facts: DeviceFacts) -> ShareMechanism:
+    """Choose how instances share the device; in a thread, because it takes seconds."""
+    place = Place(
+        device=facts.uuid if settings.executor in GPU_EXECUTORS else "",
+        own_process=settings.process_per == "instance",
+        at_once=settings.process_per == "instance",
+    )
+    opening = asyncio.ensure_future(asyncio.to_thread(open_share, settings.share, place))
+    try:
+        shares = await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        # The thread goes on: what it opens must not be left behind.
+        with suppress(PenstockError):
+            (await opening).close()
+        raise
+    if place.device:
+        note = f" ({shares.note})" if shares.note else ""
+        _log.info("instances share the GPU by %s%s", shares.name, note)
+    return shares

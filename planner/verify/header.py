@@ -38,7 +38,7 @@ def _facts(each: GpuClass | PlannedClass) -> tuple[float | None, ...]:
 
 
 def served_faults(plan: Plan, cluster: Cluster) -> Iterator[str]:
-    """Yield if the plan serves other models, or the same with another SLO or weight."""
+    """Yield if the plan serves other models, or the same with another SLO, weight or execution."""
     planned = [each.model for each in plan.models]
     asked = [each.name for each in cluster.models]
     if planned != asked:
@@ -47,6 +47,8 @@ def served_faults(plan: Plan, cluster: Cluster) -> Iterator[str]:
     for model, served in zip(plan.models, cluster.models, strict=True):
         if (model.slo_us, model.weight) != (served.slo_us, served.weight):
             yield f"model {model.model}: its SLO or weight is not that of the cluster"
+        if model.execution != served.execution:
+            yield f"model {model.model}: its execution is not that of the cluster"
 
 
 def option_faults(plan: Plan, options: PlannerOptions) -> Iterator[str]:

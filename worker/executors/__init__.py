@@ -9,33 +9,34 @@ from penstock.domain.errors import StageLoadFailed, UnknownName
 from worker.executors.base import Executor
 
 
-def _cpu(threads: int) -> Executor:
+def _cpu(threads: int, _: int) -> Executor:
     from worker.executors.cpu import CpuExecutor
 
     return CpuExecutor(threads)
 
 
-def _cuda(_: int) -> Executor:
+def _cuda(_: int, stream: int) -> Executor:
     from worker.executors.cuda import CudaExecutor
 
-    return CudaExecutor()
+    return CudaExecutor(stream)
 
 
-def _emulated(threads: int) -> Executor:
+def _emulated(threads: int, _: int) -> Executor:
     from worker.executors.cpu import CpuExecutor
     from worker.executors.emulated import EmulatedExecutor
 
     return EmulatedExecutor(CpuExecutor(threads))
 
 
-def _emulated_shapes(_: int) -> Executor:
+def _emulated_shapes(_: int, __: int) -> Executor:
     from worker.executors.emulated import EmulatedExecutor
     from worker.executors.shapes import ShapesExecutor
 
     return EmulatedExecutor(ShapesExecutor())
 
 
-EXECUTORS: Mapping[str, Callable[[int], Executor]] = MappingProxyType(
+# Each takes threads and a stream, as `new_executor` does.
+EXECUTORS: Mapping[str, Callable[[int, int], Executor]] = MappingProxyType(
     {
         "cpu": _cpu,
         "cuda": _cuda,
@@ -45,12 +46,13 @@ EXECUTORS: Mapping[str, Callable[[int], Executor]] = MappingProxyType(
 )
 
 
-def new_executor(name: str, threads: int = 1) -> Executor:
+def new_executor(name: str, threads: int = 1, stream: int = 0) -> Executor:
     """Return an executor by name.
 
     Args:
         name: one of `EXECUTORS`.
         threads: of the host's processor, where the executor computes with them.
+        stream: handle of the CUDA stream of its share of the device; 0: it makes its own.
 
     Raises:
         UnknownName: there is none of that name.
@@ -61,7 +63,7 @@ def new_executor(name: str, threads: int = 1) -> Executor:
     except KeyError:
         raise UnknownName("executor", name, EXECUTORS) from None
     try:
-        return factory(threads)
+        return factory(threads, stream)
     except ModuleNotFoundError as error:
         needs = f"executor {name} needs {error.name}, which is not installed"
         raise StageLoadFailed(f"{needs}: pip install 'penstock[worker]'") from error

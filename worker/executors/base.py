@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from penstock.domain.blocks import DYNAMIC, TensorSpec
 from penstock.domain.errors import InvalidInput
+from penstock.domain.execution import Computation
 from penstock.domain.tensors import Tensor, byte_size
 from penstock.domain.units import Micros
 from worker.stages import Stage
@@ -20,10 +21,12 @@ class StageResult:
     Attributes:
         overrun_us: emulation only: how much longer the real computation took than the emulated
             device would have.
+        compute_us: how long the device computed, where the device itself tells; else None.
     """
 
     tensors: tuple[Tensor, ...]
     overrun_us: Micros = 0
+    compute_us: Micros | None = None
 
 
 class Executor(Protocol):
@@ -33,8 +36,8 @@ class Executor(Protocol):
     that batch only; the executor must be ready for the next one.
     """
 
-    def load(self, stage: Stage) -> None:
-        """Bring the stage up and run it once at every batch size.
+    def load(self, stage: Stage) -> Computation:
+        """Bring the stage up and run it, so that the first batch takes no longer than others.
 
         Raises:
             StageLoadFailed: it cannot run here.
@@ -57,6 +60,38 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Give the device back."""
+        ...
+
+
+class Flight(Protocol):
+    """One batch on its way through an executor; may be forgotten at any point."""
+
+    def launch(self) -> None:
+        """Queue the computation; return when the batch before it is computed.
+
+        So a device that is done with one batch finds the next in its queue.
+        """
+        ...
+
+    def result(self) -> StageResult:
+        """Wait for the outputs in host memory; after `launch`."""
+        ...
+
+
+@runtime_checkable
+class OverlappingExecutor(Executor, Protocol):
+    """One that copies a batch in and another one out while a third computes.
+
+    `copy_in`, `launch` and `result` may each be called in a thread of its own; launches are in
+    order and by one thread. `run` is the three after each other.
+    """
+
+    def copy_in(self, tensors: Sequence[Tensor], samples: int) -> Flight:
+        """Start copying a batch to the device.
+
+        Raises:
+            InvalidInput: the tensors do not fit the stage.
+        """
         ...
 
 

@@ -1,4 +1,4 @@
-"""PyTorch on a CUDA device: a stream of its own, pinned host memory on both sides.
+"""PyTorch on a CUDA device: replayed graphs, copies on streams of their own.
 
 The process sees one device only (the supervisor sets ``CUDA_VISIBLE_DEVICES``).
 """
@@ -10,33 +10,59 @@ from collections.abc import Sequence
 import torch
 
 from penstock.domain.errors import StageLoadFailed
+from penstock.domain.execution import Computation
 from penstock.domain.tensors import Tensor
 from worker.executors.base import StageResult
+from worker.executors.cuda_stage import CudaFlight, CudaStage, Streams
+from worker.executors.memory import need_of, out_of_memory
+from worker.executors.tensors import to_torch
 from worker.executors.torch_stage import TorchStage
 from worker.stages import Stage
 
 
 class CudaExecutor:
-    """Runs exported blocks on the first visible device."""
+    """Runs exported blocks on the first visible device, several batches on their way at once.
 
-    def __init__(self) -> None:
-        self._stage: TorchStage | None = None
-        self._stream: torch.cuda.Stream | None = None
+    Args:
+        stream: handle of the stream to compute on, which keeps to a share of the device; 0: one
+            of its own.
+    """
 
-    def load(self, stage: Stage) -> None:
-        """Load and warm up.
+    def __init__(self, stream: int = 0) -> None:
+        self._stream = stream
+        self._loaded: CudaStage | None = None
+
+    def load(self, stage: Stage) -> Computation:
+        """Load, compile, and capture the planned batch size.
 
         Raises:
-            StageLoadFailed: there is no device, or a block cannot be read or does not run.
+            StageLoadFailed: there is no device, a block cannot be read or does not run, memory
+                is short, or the outputs are too inexact.
         """
         if not torch.cuda.is_available():
             raise StageLoadFailed(f"{stage.name}: no CUDA device is visible to this process")
         device = torch.device("cuda", 0)
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        with torch.cuda.stream(self._stream):
-            self._stage = TorchStage(stage, device)
-            self._stage.warm_up()
-        self._stream.synchronize()
+        try:
+            streams = Streams.on(device, self._stream)
+            with torch.cuda.stream(streams.compute):
+                on_device = TorchStage(stage, device, compile_by_default=True)
+            self._loaded = CudaStage(on_device, streams)
+            return self._loaded.start()
+        except torch.OutOfMemoryError as error:
+            free, total = torch.cuda.mem_get_info(device)
+            need = need_of(stage, compiled=stage.execution.compiles(by_default=True))
+            raise StageLoadFailed(out_of_memory(stage, need, free, total)) from error
+
+    def copy_in(self, tensors: Sequence[Tensor], samples: int) -> CudaFlight:
+        """Start copying a batch to the device.
+
+        Raises:
+            InvalidInput: the tensors do not fit the stage.
+        """
+        if self._loaded is None:
+            raise StageLoadFailed("no stage is loaded")
+        arranged = self._loaded.stage.arrange(tensors, samples)
+        return self._loaded.take_off([to_torch(each, pinned=True) for each in arranged], samples)
 
     def run(
         self,
@@ -46,21 +72,14 @@ class CudaExecutor:
         queued: bool = False,  # noqa: ARG002 - only emulation asks
     ) -> StageResult:
         """Compute one batch; returns when its outputs are in host memory."""
-        if self._stage is None or self._stream is None:
-            raise StageLoadFailed("no stage is loaded")
-        inputs = [each.pin_memory() for each in self._stage.arrange(tensors, samples)]
-        with torch.cuda.stream(self._stream):
-            outputs = [_to_host(each) for each in self._stage.run(inputs)]
-        self._stream.synchronize()
-        return StageResult(self._stage.named(outputs))
+        flight = self.copy_in(tensors, samples)
+        flight.launch()
+        return flight.result()
 
     def close(self) -> None:
-        """Forget the stage and give its memory back."""
-        self._stage = None
-        torch.cuda.empty_cache()
-
-
-def _to_host(tensor: torch.Tensor) -> torch.Tensor:
-    """Start the copy into pinned memory; done when the stream is."""
-    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-    return host.copy_(tensor, non_blocking=True)
+        """Forget the stage and give its memory back; the stream may go afterwards."""
+        if self._loaded is not None:
+            self._loaded.close()
+        self._loaded = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

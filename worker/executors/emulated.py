@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 
 from penstock.domain.errors import StageLoadFailed
+from penstock.domain.execution import Computation
 from penstock.domain.tensors import Tensor
 from penstock.domain.units import US_PER_SECOND, Micros
 from worker.executors.base import Executor, StageResult
@@ -30,7 +31,7 @@ class EmulatedExecutor:
         self._latency_us_by_batch: tuple[Micros, ...] = ()
         self._ended_us: Micros = 0
 
-    def load(self, stage: Stage) -> None:
+    def load(self, stage: Stage) -> Computation:
         """Load the stage into the executor that computes.
 
         Raises:
@@ -41,8 +42,8 @@ class EmulatedExecutor:
                 f"{stage.name}: emulation needs a latency for each batch size up to "
                 f"{stage.batch}, the plan has {len(stage.latency_us_by_batch)}"
             )
-        self._compute.load(stage)
         self._latency_us_by_batch = stage.latency_us_by_batch
+        return self._compute.load(stage)
 
     def run(self, tensors: Sequence[Tensor], samples: int, *, queued: bool = False) -> StageResult:
         """Compute, then wait until the emulated device would be done.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from penstock.domain.blocks import TensorSpec
+from penstock.domain.execution import Computation
 from penstock.domain.tensors import Tensor
 from worker.executors.base import StageResult, ordered, zeros
 from worker.stages import Stage
@@ -17,9 +18,10 @@ class ShapesExecutor:
         self._inputs: tuple[TensorSpec, ...] = ()
         self._outputs: tuple[TensorSpec, ...] = ()
 
-    def load(self, stage: Stage) -> None:
+    def load(self, stage: Stage) -> Computation:
         """Remember the stage's shapes."""
         self._inputs, self._outputs = stage.inputs, stage.outputs
+        return Computation()
 
     def run(
         self,

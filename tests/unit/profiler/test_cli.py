@@ -16,7 +16,7 @@ from penstock.command import run
 from penstock.domain.errors import InvalidSettings
 from penstock.formats.profiles import read_profile
 from penstock.verbs import verbs_of
-from profiler.cli import parse_batches, parse_share
+from profiler.cli import parse_batches, parse_share, parse_shares
 
 FACTORY = """
 import torch
@@ -122,6 +122,9 @@ def test_cut_estimate_and_profile_in_a_row(capsys: pytest.CaptureFixture[str]) -
         (("profile", "tiny", "--gpu-class", "x", "--device", "cuda:77"), 2, "CUDA devices"),
         (("profile", "tiny", "--gpu-class", "x", "--share", "2/3"), 2, "1/m"),
         (("profile", "nobody", "--gpu-class", "x"), 2, "penstock cut"),
+        (("profile", "tiny", "--gpu-class", "x", "--shares", "1,2/3"), 2, "1/m"),
+        (("profile", "tiny", "--gpu-class", "x", "--shares", "1,1/2"), 2, "a CUDA device, found"),
+        (("profile", "tiny", "--gpu-class", "x", "--share-order", "{"), 2, "the order of a share"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(
@@ -159,3 +162,7 @@ def test_estimating_needs_no_torch() -> None:
     assert (
         subprocess.run([sys.executable, "-c", code], check=False, env=environment).returncode == 0
     )
+
+
+def test_shares_are_lists() -> None:
+    assert parse_shares("1,1/2, 1/4,1/2") == (Fraction(1), Fraction(1, 2), Fraction(1, 4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,9 +12,13 @@ import torch
 from penstock.domain.blocks import TensorSpec
 from penstock.domain.errors import InvalidGraph
 from penstock.domain.ids import GpuClassName
+from penstock.domain.profiles import MeasuredShare
 from penstock.formats.profiles import read_profile
+from penstock.shares.base import Obtained
+from penstock.shares.held import AnyStream
 from profiler import sweep
 from profiler.cut import cut_model
+from profiler.files import load_profile
 from profiler.measure import Effort, Tensors, Timing
 from profiler.sweep import Journal, Sweep, example, measure_profile
 
@@ -95,6 +100,37 @@ def test_another_share_adds_to_the_profile(
         (2, Fraction(1)),
         (2, Fraction(1, 2)),
     }
+
+
+def test_what_a_share_really_was_is_kept(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Clock(monkeypatch)
+    half = replace(a_sweep(1, share=Fraction(1, 2)), held=AnyStream(Obtained("mps", 66, 132)))
+    measure_profile(model, tmp_path, half)
+    quarter = replace(a_sweep(1, share=Fraction(1, 4)), held=AnyStream(Obtained("mps", 32, 132)))
+    measure_profile(model, tmp_path, quarter)
+    again = replace(half, held=AnyStream(Obtained("green", 64, 132)))
+    profile = measure_profile(model, tmp_path, again)
+    assert profile.provenance.shares == (
+        MeasuredShare(share=Fraction(1, 2), mechanism="green", sms=64),
+        MeasuredShare(share=Fraction(1, 4), mechanism="mps", sms=32),
+    )
+    csv_path, head_path = (tmp_path / "m" / f"here.{end}" for end in ("csv", "json"))
+    assert load_profile(csv_path, head_path) == profile
+
+
+def test_cells_of_another_mechanism_are_measured_again(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Clock(monkeypatch, breaks_at=3)
+    half = replace(a_sweep(1, 2), held=AnyStream(Obtained("mps", 66, 132)))
+    with pytest.raises(KeyboardInterrupt):
+        measure_profile(model, tmp_path, half)
+    clock = Clock(monkeypatch)
+    other = replace(half, held=AnyStream(Obtained("green", 64, 132)))
+    assert clock.cells == 0
+    assert len(measure_profile(model, tmp_path, other).rows) == clock.cells
 
 
 def test_a_block_that_was_replaced_is_noticed(model: Path, tmp_path: Path) -> None:

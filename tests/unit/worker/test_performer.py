@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 import pytest_asyncio
 
 from penstock.aio.clock import MonotonicClock
+from penstock.domain.execution import Computation
 from penstock.domain.tensors import Tensor
 from penstock.rpc.frames import tensor_header
 from penstock.rpc.links import LinkReceiver, LinkSender, LinkServer
-from protos.link_pb2 import CancelBatch, FrameHeader, Hop, RunStage, StageReport
+from protos.link_pb2 import CancelBatch, FrameHeader, Hop, Reply, RunStage, StageReport
+from tests.unit.worker.overlapping import Device
+from worker.computing import new_computing
 from worker.executors.base import StageResult
 from worker.forwarding import Forwarding
 from worker.performer import StagePerformer
@@ -30,7 +33,7 @@ class ScriptedExecutor:
         self.started: list[int] = []
         self.failure: Exception | None = None
 
-    def load(self, stage: Stage) -> None:
+    def load(self, stage: Stage) -> Computation:
         raise NotImplementedError
 
     def run(self, tensors: Sequence[Tensor], samples: int, *, queued: bool = False) -> StageResult:
@@ -52,7 +55,8 @@ class Peer:
     frames: asyncio.Queue[tuple[FrameHeader, list[bytes]]] = field(default_factory=asyncio.Queue)
 
     def take(self, _: str, header: FrameHeader, views: Sequence[memoryview]) -> None:
-        self.frames.put_nowait((header, [bytes(each) for each in views]))
+        if not header.HasField("link_opened"):
+            self.frames.put_nowait((header, [bytes(each) for each in views]))
 
     async def next(self) -> FrameHeader:
         return (await asyncio.wait_for(self.frames.get(), 5))[0]
@@ -106,6 +110,7 @@ class World:
         route: Sequence[Hop],
         place: int = 1,
         abandon_in_us: int = 10_000_000,
+        replies: Sequence[Reply] = (),
     ) -> None:
         """Bring some rows of a part of batch 0, numbered as they are in the batch."""
         data = bytes(range(first, first + count))
@@ -119,6 +124,7 @@ class World:
             tensors=[tensor_header("x", "UINT8", (count,), [data])],
             first=first,
             count=count,
+            replies=replies,
         )
         self.performer.on_frame("before", FrameHeader(run_stage=run), [memoryview(data)])
 
@@ -323,3 +329,106 @@ async def test_rows_that_do_not_fit_together_fail_the_part(world: World) -> None
     report = await world.frontend.next_report()
     assert (report.outcome, report.retriable) == (StageReport.FAILED, False)
     assert "expected x, found y" in report.detail
+
+
+async def test_a_whole_batch_may_come_from_several_senders(world: World) -> None:
+    route = [Hop(instance_id="me", address="me:1")]
+    world.executor.gate.release()
+    world.arrive_rows(3, 1, route=route, place=0)
+    assert world.executor.started == []
+    world.arrive_rows(0, 3, route=route, place=0)
+    header, (data,) = await asyncio.wait_for(world.frontend.frames.get(), 5)
+    assert (header.result.first, header.result.count) == (0, 0)
+    assert (world.executor.started, list(data)) == ([4], [0, 1, 2, 3])
+    world.arrive_rows(0, 3, route=route, place=0)
+    world.arrive_rows(2, 1, route=route, place=0)
+    world.arrive_rows(3, 2, route=route, place=0)
+    details = [(await world.frontend.next_report()).detail for _ in range(2)]
+    assert details == ["the rows are here already", "rows 3-4 for a part from row 0 of 4 rows"]
+
+
+async def test_each_acceptor_gets_its_own_rows_of_the_last_stage(world: World) -> None:
+    other = await a_peer()
+    replies = [
+        Reply(address=world.following.server.address, first=0, count=1),
+        Reply(address=other.server.address, first=1, count=3),
+    ]
+    world.executor.gate.release()
+    route = [Hop(instance_id="me", address="me:1")]
+    world.arrive_rows(0, 4, route=route, place=0, replies=replies)
+    header, tensors = await asyncio.wait_for(world.following.frames.get(), 5)
+    result = header.result
+    assert (result.batch_id, result.first, result.count, tensors) == (0, 0, 1, [bytes([0])])
+    assert result.report.outcome == StageReport.DONE  # with the rows of the first
+    header, tensors = await asyncio.wait_for(other.frames.get(), 5)
+    result = header.result
+    assert (result.first, result.count, tensors) == (1, 3, [bytes([1, 2, 3])])
+    assert not result.HasField("report")
+    await other.server.stop()
+    report = await world.frontend.next_report()
+    assert (report.batch_id, report.outcome, report.retriable) == (0, StageReport.FAILED, True)
+    assert report.stage == len(route)  # no hop's, so that it is not taken for one that is done
+
+
+async def test_a_part_of_the_last_stage_goes_to_those_whose_rows_it_has(world: World) -> None:
+    replies = [
+        Reply(address="127.0.0.1:1", first=0, count=1),
+        Reply(address=world.following.server.address, first=1, count=3),
+    ]
+    world.executor.gate.release()
+    route = [world.hop(0, 0, 2), world.hop(0, 2, 2, mine=True)]
+    world.arrive_rows(2, 2, route=route, place=1, replies=replies)
+    header, (data,) = await asyncio.wait_for(world.following.frames.get(), 5)
+    assert (header.result.first, header.result.count, list(data)) == (2, 2, [2, 3])
+    assert header.result.report.stage == 1
+
+
+async def test_an_earlier_stage_hands_the_replies_on(world: World) -> None:
+    world.executor.gate.release()
+    route = [Hop(instance_id="me", address="me:1"), world.hop(0, 0, 0)]
+    reply = Reply(address="127.0.0.1:1", first=0, count=4)
+    world.arrive_rows(0, 4, route=route, place=0, replies=[reply])
+    run = (await world.following.next()).run_stage
+    assert (run.stage, run.first, run.count, list(run.replies)) == (1, 0, 0, [reply])
+
+
+async def test_an_executor_that_overlaps_gets_the_next_batch_while_one_computes(
+    world: World,
+) -> None:
+    device = Device()
+    with ThreadPoolExecutor(1) as compute:
+        world.performer._computing = new_computing(device, compute)
+        for batch in range(4):
+            world.arrive(batch, samples=batch + 1)
+        async with asyncio.timeout(5):
+            while device.launched != [0, 1] or len(device.copied) < 4:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        assert device.copied == [1, 2, 3, 4]  # and no batch is computed yet
+        for batch in range(4):
+            assert not device.computed[batch].is_set()
+            device.computed[batch].set()
+            report = await world.frontend.next_report()
+            assert (report.batch_id, report.outcome) == (batch, StageReport.DONE)
+            assert report.compute_us == batch  # as the device says
+            assert report.waited_us >= 0
+        assert not world.performer._held
+
+
+async def test_a_batch_given_up_after_it_was_copied_in_is_forgotten(world: World) -> None:
+    device = Device()
+    with ThreadPoolExecutor(1) as compute:
+        world.performer._computing = new_computing(device, compute)
+        world.arrive(0, samples=1)
+        world.arrive(1, samples=2)
+        world.arrive(2, samples=3, sequence=2)
+        async with asyncio.timeout(5):
+            while len(device.copied) < 3:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        cancel = FrameHeader(cancel=CancelBatch(batch_id=2))
+        world.performer.on_frame("frontend", cancel, [])
+        assert (await world.frontend.next_report()).outcome == StageReport.ABANDONED
+        for event in device.computed:
+            event.set()
+        for batch in range(2):
+            assert (await world.frontend.next_report()).batch_id == batch
+        assert not world.performer._held

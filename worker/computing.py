@@ -1,0 +1,130 @@
+"""How a batch goes through an executor: in one step, or copied in, computed and copied out at once.
+
+Threads and futures live here; the performer knows only when the next batch may start and when one
+is done. Knows nothing of frames or reports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor as Threads
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from penstock.domain.tensors import Tensor
+from worker.executors.base import Executor, Flight, OverlappingExecutor, StageResult
+
+Join: TypeAlias = Callable[[], Sequence[Tensor]]
+Copied: TypeAlias = Future[Flight]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A batch that is computed.
+
+    Attributes:
+        accepted: done when the next batch may start.
+        result: done when this one's outputs are there.
+    """
+
+    accepted: asyncio.Future[StageResult] | asyncio.Future[Flight]
+    result: asyncio.Future[StageResult]
+
+
+class Computing(Protocol):
+    """Takes batches in the order they are to be computed."""
+
+    def copy_in(self, join: Join, samples: int) -> Copied | None:
+        """Begin with a batch that will be computed soon; None: there is nothing to begin with.
+
+        Args:
+            join: gives its inputs; called in another thread.
+            samples: rows.
+        """
+        ...
+
+    def start(self, join: Join, samples: int, copied: Copied | None, *, queued: bool) -> Started:
+        """Compute a batch.
+
+        Args:
+            join: gives its inputs; called in another thread.
+            samples: rows.
+            copied: what `copy_in` gave for it, if it was asked.
+            queued: as in `Executor.run`.
+        """
+        ...
+
+
+def new_computing(executor: Executor, compute: Threads) -> Computing:
+    """Return the way that an executor offers.
+
+    Args:
+        executor: loaded.
+        compute: one thread; the one that loaded the executor.
+    """
+    if isinstance(executor, OverlappingExecutor):
+        return _Overlapped(executor, compute)
+    return _Direct(executor, compute)
+
+
+class _Direct:
+    """One batch after the other."""
+
+    def __init__(self, executor: Executor, compute: Threads) -> None:
+        self._executor = executor
+        self._compute = compute
+
+    def copy_in(self, join: Join, samples: int) -> None:  # noqa: ARG002 - nothing to begin with
+        return None
+
+    def start(
+        self,
+        join: Join,
+        samples: int,
+        copied: Copied | None,  # noqa: ARG002 - there is none
+        *,
+        queued: bool,
+    ) -> Started:
+        def run() -> StageResult:
+            return self._executor.run(join(), samples, queued=queued)
+
+        result = asyncio.get_running_loop().run_in_executor(self._compute, run)
+        return Started(result, result)
+
+
+class _Overlapped:
+    """A batch is copied in while the one before computes and the one before that is copied out."""
+
+    def __init__(self, executor: OverlappingExecutor, compute: Threads) -> None:
+        self._executor = executor
+        self._compute = compute
+        self._into = ThreadPoolExecutor(1, thread_name_prefix="copy in")
+        self._out_of = ThreadPoolExecutor(1, thread_name_prefix="copy out")
+
+    def copy_in(self, join: Join, samples: int) -> Copied:
+        return self._into.submit(lambda: self._executor.copy_in(join(), samples))
+
+    def start(
+        self,
+        join: Join,
+        samples: int,
+        copied: Copied | None,
+        *,
+        queued: bool,  # noqa: ARG002 - only emulation asks
+    ) -> Started:
+        coming = copied or self.copy_in(join, samples)
+        loop = asyncio.get_running_loop()
+        accepted = loop.run_in_executor(self._compute, _launched, coming)
+        return Started(accepted, asyncio.ensure_future(self._result(accepted)))
+
+    async def _result(self, accepted: asyncio.Future[Flight]) -> StageResult:
+        flight = await accepted
+        return await asyncio.get_running_loop().run_in_executor(self._out_of, flight.result)
+
+
+def _launched(coming: Copied) -> Flight:
+    flight = coming.result()
+    flight.launch()
+    return flight
