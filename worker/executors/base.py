@@ -32,8 +32,8 @@ class StageResult:
 class Executor(Protocol):
     """Runs one stage in one process.
 
-    All three are called from the same thread, `load` first and once. Errors of `run` concern
-    that batch only; the executor must be ready for the next one.
+    `load` is called first and once, `run` perhaps in another thread, never two at once. Errors
+    of `run` concern that batch only; the executor must be ready for the next one.
     """
 
     def load(self, stage: Stage) -> Computation:
