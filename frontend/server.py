@@ -57,6 +57,10 @@ class Addresses:
     control: str
 
 
+# A batch costs this process and an instance some tenths of a millisecond, however few its rows.
+_GATHER_US = 1_000
+
+
 class Frontend:
     """One frontend: a plan, a dispatcher, a backend and the services in front.
 
@@ -99,7 +103,9 @@ class Frontend:
             routing_policy(settings.routing),
             settings.limits,
         )
-        self._driver = Driver(self._dispatcher, self._clock, self._perform, self._log)
+        self._driver = Driver(
+            self._dispatcher, self._clock, self._perform, self._log, gather_us=_GATHER_US
+        )
         ingress = Ingress()
         hire = self._receive_apart() if settings.acceptors else self._receive_here(ingress)
         self._backend = connect(

@@ -98,6 +98,7 @@ class Dispatcher:
         self._requests: dict[RequestId, OpenRequest] = {}
         self._flights: dict[BatchId, Flight] = {}
         self._give_ups: list[tuple[Micros, BatchId]] = []
+        self._arrived: dict[ModelName, None] = {}  # a set whose order is known
         self._next_batch = 0
         self._now_us: Micros = 0
         self._armed_us: Micros | None = None
@@ -136,8 +137,8 @@ class Dispatcher:
         match event:  # the frequent ones first: they are tried in order
             case StageFinished():
                 self._finish_stage(event, effects)
-            case RequestArrived(request):
-                self._arrive(request, effects)
+            case RequestArrived():
+                self._arrive(event, effects)
             case BatchFinished(batch):
                 self._finish_batch(batch, effects)
             case WakeUp():
@@ -157,17 +158,30 @@ class Dispatcher:
 
     # Requests
 
-    def _arrive(self, request: Request, effects: list[Effect]) -> None:
+    def _arrive(self, event: RequestArrived, effects: list[Effect]) -> None:
+        request = event.request
         queue = self._queues.get(request.model)
         refusal = self._refusal(request, queue)
         if refusal is not None or queue is None:
             effects.append(refusal or _unknown_model(request))
-            return
+        else:
+            self._line_up(request, queue)
+        if not event.followed:
+            self._dispatch_arrived(effects)
+
+    def _line_up(self, request: Request, queue: ServedQueue) -> None:
         self._requests[request.id] = OpenRequest(request, request.samples)
         queue.waiting.push(request, 0, request.samples)
         queue.arrivals.add(self._now_us, request.samples)
-        if not queue.holds(self._now_us):
-            self._dispatch(queue, effects)
+        self._arrived[request.model] = None
+
+    def _dispatch_arrived(self, effects: list[Effect]) -> None:
+        """Dispatch the models of the requests that have arrived together."""
+        while self._arrived:
+            model, _ = self._arrived.popitem()
+            queue = self._queues.get(model)
+            if queue is not None and not queue.holds(self._now_us):
+                self._dispatch(queue, effects)
 
     def _refusal(self, request: Request, queue: ServedQueue | None) -> DropRequest | None:
         if queue is None:

@@ -13,9 +13,14 @@ from penstock.domain.units import Micros
 
 @dataclass(frozen=True, slots=True)
 class RequestArrived:
-    """A client asks; `request.arrival_us` is now."""
+    """A client asks; `request.arrival_us` is now, or was a moment ago.
+
+    Attributes:
+        followed: more arrivals are told right after; nothing is launched before the last of them.
+    """
 
     request: Request
+    followed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

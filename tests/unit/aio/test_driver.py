@@ -11,7 +11,15 @@ from penstock.aio.clock import MonotonicClock
 from penstock.aio.driver import Driver
 from penstock.domain.ids import BatchId, InstanceId, RequestId
 from penstock.scheduling.effects import CompleteRequest, Effect, WakeAt
-from penstock.scheduling.events import BatchFinished, Event, InstanceLost, WakeUp
+from penstock.scheduling.events import (
+    BatchFinished,
+    Event,
+    InstanceLost,
+    RequestArrived,
+    RequestCancelled,
+    WakeUp,
+)
+from tests.support.builders import a_request
 
 
 class Script:
@@ -84,3 +92,51 @@ def test_the_clock_counts_up_from_zero() -> None:
     first = clock.now_us()
     assert 0 <= first < 1_000_000
     assert clock.now_us() >= first
+
+
+def an_arrival(number: int) -> RequestArrived:
+    return RequestArrived(a_request(number))
+
+
+async def test_an_arrival_after_a_quiet_while_is_handled_at_once_and_later_ones_together() -> None:
+    script = Script({})
+    driver = Driver(script, MonotonicClock(), lambda effect: None, gather_us=20_000)
+    driver.post(an_arrival(0))
+    assert [event for _, event in script.came] == [an_arrival(0)]
+    for number in (1, 2, 3):
+        driver.post(an_arrival(number))
+    driver.post(BatchFinished(BatchId(0)))  # waits for nobody
+    assert len(script.came) == 2
+    async with asyncio.timeout(5):
+        while len(script.came) < 5:  # noqa: ASYNC110 - a list, not an event
+            await asyncio.sleep(0.001)
+    arrived = [event for _, event in script.came if isinstance(event, RequestArrived)]
+    assert [(each.request.id, each.followed) for each in arrived] == [
+        (0, False),
+        (1, True),
+        (2, True),
+        (3, False),
+    ]
+    assert script.came[-1][0] - script.came[0][0] >= 19_000
+
+
+async def test_a_cancelled_request_has_arrived_before() -> None:
+    script = Script({})
+    driver = Driver(script, MonotonicClock(), lambda effect: None, gather_us=60_000_000)
+    for number in (0, 1):
+        driver.post(an_arrival(number))
+    driver.post(RequestCancelled(RequestId(1)))
+    assert [event for _, event in script.came] == [
+        an_arrival(0),
+        an_arrival(1),
+        RequestCancelled(RequestId(1)),
+    ]
+
+
+async def test_what_was_gathered_is_handled_at_the_end() -> None:
+    script = Script({})
+    driver = Driver(script, MonotonicClock(), lambda effect: None, gather_us=60_000_000)
+    for number in (0, 1):
+        driver.post(an_arrival(number))
+    driver.close()
+    assert [event for _, event in script.came] == [an_arrival(0), an_arrival(1)]

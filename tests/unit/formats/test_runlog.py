@@ -67,8 +67,8 @@ def test_one_line_has_kinds_and_plain_fields() -> None:
     line = write_entry(3, RequestArrived(a_request()), [DropRequest(RequestId(0), DropReason.SHED)])
     assert line == (
         '{"now_us":3,"event":{"kind":"RequestArrived","request":{"id":0,"model":"m","samples":1,'
-        '"arrival_us":0,"deadline_us":100000,"priority":0}},"effects":[{"kind":"DropRequest",'
-        '"request":0,"reason":"shed","detail":""}]}\n'
+        '"arrival_us":0,"deadline_us":100000,"priority":0},"followed":false},"effects":'
+        '[{"kind":"DropRequest","request":0,"reason":"shed","detail":""}]}\n'
     )
 
 

@@ -77,6 +77,28 @@ def drops(effects: Sequence[Effect]) -> list[tuple[int, DropReason]]:
     return [(each.request, each.reason) for each in effects if isinstance(each, DropRequest)]
 
 
+def test_requests_that_arrive_together_share_a_batch() -> None:
+    bench = Bench()
+    first = RequestArrived(a_request(1), followed=True)
+    assert runs(bench.feed(0, first)) == []
+    (batch,) = runs(bench.arrive(0, 2))
+    assert batch.slices == (Slice(RequestId(1), 0, 1), Slice(RequestId(2), 0, 1))
+
+
+def test_the_last_of_several_arrivals_may_be_refused_or_of_another_model() -> None:
+    models = [
+        a_model_plan([a_pool(f"{name}-p0", latencies_us=LATENCIES_US)], model=name)
+        for name in (ModelName("one"), ModelName("two"))
+    ]
+    bench = Bench(a_plan(*models))
+    for number, model in enumerate(models):
+        request = a_request(number, model=model.model)
+        assert runs(bench.feed(0, RequestArrived(request, followed=True))) == []
+    effects = bench.feed(0, RequestArrived(a_request(2, model=ModelName("unknown"))))
+    assert {each.model for each in runs(effects)} == {"one", "two"}
+    assert [number for number, _ in drops(effects)] == [2]
+
+
 def test_an_idle_fleet_runs_a_request_at_once_and_completes_it_once() -> None:
     bench = Bench()
     (run,) = runs(bench.arrive(0, 0))
