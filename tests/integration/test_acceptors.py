@@ -255,15 +255,19 @@ async def test_health_says_no_at_every_acceptor_before_anything_is_refused(tmp_p
                 )
                 await stack.enter_async_context(worker)
             await asyncio.to_thread(event_of, process, "ready")
-            assert await healths(channels) == {serving}
+            await until_healths_are(channels, {serving})  # acceptors hear of it a moment later
             assert await infer(stub) == "OK"
             process.send_signal(signal.SIGTERM)
             await asyncio.to_thread(event_of, process, "draining")
-            async with asyncio.timeout(1):
-                while await healths(channels) != {not_serving}:  # noqa: ASYNC110  # no event
-                    await asyncio.sleep(0.01)
+            await until_healths_are(channels, {not_serving})
             assert await infer(stub) == "OK"
             assert await asyncio.to_thread(process.wait, 20) == 0
+
+
+async def until_healths_are(channels: Sequence[grpc.aio.Channel], wanted: set[int]) -> None:
+    async with asyncio.timeout(1):
+        while await healths(channels) != wanted:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.01)
 
 
 async def healths(channels: Sequence[grpc.aio.Channel]) -> set[int]:
