@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations, pairwise
 
+from bench.identity import report_by_hand
 from penstock.domain.execution import ExecutionOptions
 from penstock.domain.ids import PipelineId, PoolId
 from penstock.domain.plan import (
@@ -19,7 +20,6 @@ from penstock.domain.plan import (
     Plan,
     PlannedClass,
     Pool,
-    SolveReport,
     Transfer,
 )
 from penstock.domain.profiles import LatencyProfile
@@ -85,7 +85,7 @@ def plan_layout(
         models=(model,),
         hop_overhead_us=0,
         packing="whole-gpu",
-        solve=_by_hand(throughput_rps),
+        solve=report_by_hand(throughput_rps),
     )
 
 
@@ -164,18 +164,4 @@ def _model_plan(
         pipelines=(pipeline,),
         blocks_digest=profile.blocks_digest,
         execution=execution,
-    )
-
-
-def _by_hand(throughput_rps: float) -> SolveReport:
-    return SolveReport(
-        solver="none",
-        formulation="general",
-        status="feasible",
-        objective_rps=throughput_rps,
-        value=throughput_rps,
-        bound=throughput_rps,
-        gap=0.0,
-        seconds=0.0,
-        seed=0,
     )

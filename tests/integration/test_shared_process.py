@@ -133,7 +133,7 @@ async def test_a_killed_process_takes_all_its_instances_and_brings_them_back(
         kill(process)
         await side.inbox.count(InstanceLost, 2)
         await side.inbox.count(InstanceJoined, 4)
-        assert {each.instance for each in side.inbox.of(InstanceLost)} == {A, B}  # type: ignore[union-attr]
+        assert {each.instance for each in side.inbox.of(InstanceLost)} == {A, B}
         (fresh,) = children_of(worker.pid)
         assert fresh != process
         await served(side, 0, A)
@@ -156,7 +156,7 @@ async def test_one_instance_is_unloaded_and_the_other_goes_on(tmp_path: Path) ->
         unload = UnloadInstance(instance_id=A)
         member.commands.put_nowait(WorkerCommand(unload=unload))
         await side.inbox.count(InstanceLost)
-        assert [each.instance for each in side.inbox.of(InstanceLost)] == [A]  # type: ignore[union-attr]
+        assert [each.instance for each in side.inbox.of(InstanceLost)] == [A]
         await served(side, 0, B)
         assert children_of(worker.pid) == [process]
         # And it comes back beside the other one.

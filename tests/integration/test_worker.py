@@ -54,8 +54,8 @@ async def test_a_batch_goes_through_two_workers(tmp_path: Path) -> None:
         (tensors,) = side.payloads.scattered
         assert [(each.name, each.shape) for each in tensors] == [("t2", (2, 3))]
         stages = side.inbox.of(StageFinished)
-        assert [each.stage for each in stages] == [0, 1]  # type: ignore[union-attr]
-        assert all(each.compute_us >= 6_000 for each in stages)  # type: ignore[union-attr]
+        assert [each.stage for each in stages] == [0, 1]
+        assert all(each.compute_us >= 6_000 for each in stages)
         assert took_us >= 12_000
         states = {each.worker: len(each.instances) for each in side.membership.snapshot()}
         assert sorted(states.values()) == [0, 1, 1]  # one is a spare
@@ -157,7 +157,7 @@ async def test_a_batch_that_does_not_fit_fails_alone(tmp_path: Path) -> None:
         side.payloads.inputs = [fp32("t0", 9, 3)]
         side.run_batch(1, "p0/0", "p1/0", samples=9)
         await side.inbox.count(BatchFailed, 2)
-        details = [each.detail for each in side.inbox.of(BatchFailed)]  # type: ignore[union-attr]
+        details = [each.detail for each in side.inbox.of(BatchFailed)]
         assert "expected t0, found nonsense" in details[0]
         assert "this stage takes 1 to 2" in details[1]
         side.payloads.inputs = [fp32("t0", 2, 3)]

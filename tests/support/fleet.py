@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from frontend.control import ControlService
 from frontend.courier import Payloads
@@ -30,6 +31,8 @@ from protos.control_pb2_grpc import add_ControlServicer_to_server
 
 ROOT = Path(__file__).parents[2]
 SLICES = (Slice(RequestId(0), 0, 2),)
+
+E = TypeVar("E", bound=Event)
 
 
 @dataclass
@@ -79,7 +82,7 @@ class Inbox:
                 self._news.clear()
                 await self._news.wait()
 
-    def of(self, kind: type[Event]) -> list[Event]:
+    def of(self, kind: type[E]) -> list[E]:
         return [each for each in self.events if isinstance(each, kind)]
 
     async def count(self, kind: type[Event], number: int = 1) -> None:

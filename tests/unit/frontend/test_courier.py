@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -133,12 +134,12 @@ def sent_whole(frames: Iterable[tuple[RunStage, bytes]], size: int) -> bytes:
     st.randoms(use_true_random=False),
 )
 def test_every_request_gets_its_own_rows(
-    held: list[list[int]], batches: list[int], dice: object
+    held: list[list[int]], batches: list[int], dice: Random
 ) -> None:
     asyncio.run(_check_rows(held, batches, dice))
 
 
-async def _check_rows(held: list[list[int]], batches: list[int], dice: object) -> None:
+async def _check_rows(held: list[list[int]], batches: list[int], dice: Random) -> None:
     """Send one batch of requests held in several places through stages that change nothing.
 
     Args:
@@ -188,7 +189,7 @@ async def _check_rows(held: list[list[int]], batches: list[int], dice: object) -
         for place, reply in zip(places, replies, strict=True)
     ]
     arrivals = [each for each in arrivals if each[1].count > 0]
-    dice.shuffle(arrivals)  # type: ignore[attr-defined]  # Hypothesis gives a Random
+    dice.shuffle(arrivals)
     for place, rows in [*arrivals, *arrivals]:  # what comes twice is taken once
         data = batch[rows.first * ROW_BYTES : rows.end * ROW_BYTES]
         result, view = a_result(rows.first, data)

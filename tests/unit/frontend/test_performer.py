@@ -282,7 +282,7 @@ async def test_a_lost_link_is_a_lost_instance(world: World) -> None:
     for server in world.servers:
         await server.stop()
     await world.inbox.count(InstanceLost, 2)
-    assert {each.instance for each in world.inbox.of(InstanceLost)} == {FIRST, SECOND}  # type: ignore[union-attr]
+    assert {each.instance for each in world.inbox.of(InstanceLost)} == {FIRST, SECOND}
     world.performer.perform(a_run())
     assert world.inbox.events[-1] == InstanceLost(FIRST)
 
