@@ -7,6 +7,7 @@ with 1 if a bar is missed.
 
     python bench/overhead.py
     python bench/overhead.py --payload 1024 --concurrency 1,32 --seconds 5
+    python bench/overhead.py --payload 1024 --concurrency 32 --wire grpcio
     python bench/overhead.py --payload 1024 --concurrency 32 --metrics-cost 6
     python bench/overhead.py --payload 1024 --concurrency 32 --soak 600
 """
@@ -47,6 +48,7 @@ def main(
         "1,8,32,128"
     ),
     seconds: Annotated[float, typer.Option(min=0.2, callback=finite, help="Of each load.")] = 5.0,
+    wire: Annotated[str, typer.Option(help="The frontend's: own or grpcio.")] = "own",
     shapes: Annotated[bool, typer.Option(help="Compute shapes only: without torch.")] = False,
     metrics_cost: Annotated[
         int, typer.Option(min=0, help="Rounds with and without metrics, in turns.")
@@ -66,7 +68,7 @@ def main(
         extra: dict[str, Any] = {}
         tell_row(" payload mode    callers   answers/s  p50 ms  p99 ms  batch  µs/answer")
         for size in payloads:
-            with serving(size, real=not shapes) as served:
+            with serving(size, real=not shapes, options=("--wire", wire)) as served:
                 points += told(measured(served, callers, seconds), lines)
                 if soak_s and size == payloads[0]:
                     extra |= soaked(served, soak_s, seconds, lines)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from frontend.settings import LOOPBACK, Settings
+from frontend.settings import LOOPBACK, OWN_WIRE, Settings
 from penstock.console import note, show_text
 
 if TYPE_CHECKING:
@@ -89,6 +89,13 @@ def frontend(
     reflection: Annotated[
         bool, typer.Option(envvar="PENSTOCK_REFLECTION", help="Let clients list the services.")
     ] = True,
+    wire: Annotated[
+        str,
+        typer.Option(
+            envvar="PENSTOCK_WIRE",
+            help="Who speaks HTTP/2 to clients: own; or grpcio, which is slower.",
+        ),
+    ] = OWN_WIRE,
     uvloop: Annotated[
         bool, typer.Option(envvar="PENSTOCK_UVLOOP", help="Use uvloop where it is installed.")
     ] = True,
@@ -130,6 +137,7 @@ def frontend(
         drain_pause_s=drain_pause_s,
         drain_limit_s=drain_limit_s,
         reflection=reflection,
+        wire=wire,
         uvloop=uvloop,
         run_log=run_log,
     )

@@ -14,7 +14,7 @@ from frontend.ingress import JoinedTensor
 from frontend.instance_links import InstanceLinks
 from penstock.domain.errors import InvalidInput
 from penstock.domain.ids import BatchId, InstanceId, ModelName
-from penstock.domain.requests import Slice
+from penstock.domain.requests import Slice, samples_of
 from penstock.domain.tensors import Tensor
 from penstock.domain.units import Micros
 from penstock.rpc.frames import tensor_header, tensors_of
@@ -81,7 +81,7 @@ class Errand:
     @property
     def rows(self) -> Part:
         """The courier's rows."""
-        return Part(0, self.first, sum(each.count for each in self.slices))
+        return Part(0, self.first, samples_of(self.slices))
 
 
 class Returns(Protocol):
@@ -141,7 +141,10 @@ class Courier:
         missing = {rows.first for _, rows in _shares(own, _last_stage(errand))}
         self._trips[errand.batch] = _Trip(errand, missing)
         for place, rows in _shares(own, _first_stage(errand)):
-            if not self._send(errand, place, route, rows):
+            slices = errand.slices
+            if rows.count != own.count:
+                slices = slices_of(slices, rows.first - errand.first, rows.count)
+            if not self._send(errand, place, route, rows, slices):
                 return
 
     def forget(self, batch: BatchId) -> None:
@@ -173,12 +176,16 @@ class Courier:
             del self._trips[batch]
             self._returns.delivered(batch)
 
-    def _send(self, errand: Errand, place: int, route: Sequence[link_pb2.Hop], rows: Part) -> bool:
+    def _send(
+        self,
+        errand: Errand,
+        place: int,
+        route: Sequence[link_pb2.Hop],
+        rows: Part,
+        slices: Sequence[Slice],
+    ) -> bool:
         """Send rows to an instance of the first stage; return whether that could be done."""
         hop = errand.route[place]
-        slices = errand.slices
-        if rows.count != errand.rows.count:
-            slices = slices_of(slices, rows.first - errand.first, rows.count)
         inputs = self._payloads.gather(slices)
         run = RunStage(
             batch_id=errand.batch,

@@ -1,22 +1,27 @@
 """The port that clients knock at: the protocol's service, health and reflection.
 
-Knows which services there are and how the server is set up; nothing of what they answer.
+Knows which services there are and which server offers them; nothing of what they answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import cast
 
-import grpc
+import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha.reflection_pb2_grpc import add_ServerReflectionServicer_to_server
 
 from frontend.servicer import ENCODED, Desk, InferenceServicer
+from frontend.settings import OWN_WIRE
 from penstock.domain.errors import PenstockError
 from penstock.domain.units import Bytes
 from penstock.rpc.handlers import handlers_of
+from penstock.rpc.serving.library import LibraryServer
+from penstock.rpc.serving.server import GrpcServer
 from penstock.rpc.shutdown import bounded
 from protos import inference_pb2
 
@@ -28,13 +33,6 @@ HEALTH_SERVICE = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 # that idle clients hold open.
 GRACE_S = 1.0
 
-# A saturated process accepts calls faster than it reads them. From 1,000 on gRPC would end some of
-# them at random with a bare CANCELLED; the dispatcher says better why a request is refused.
-_BACKLOG = (
-    ("grpc.server.max_pending_requests", 20_000),
-    ("grpc.server.max_pending_requests_hard_limit", 40_000),
-)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoorSettings:
@@ -42,6 +40,7 @@ class DoorSettings:
 
     Attributes:
         port: 0 for any free one.
+        wire: who speaks HTTP/2: `OWN_WIRE` or grpc's.
         shared: whether other processes listen on the same port, each for its part of the clients.
     """
 
@@ -49,6 +48,7 @@ class DoorSettings:
     port: int
     max_message_bytes: Bytes
     reflection: bool
+    wire: str = OWN_WIRE
     shared: bool = False
 
 
@@ -61,27 +61,26 @@ class Door:
     def __init__(self, desk: Desk, settings: DoorSettings) -> None:
         self._settings = settings
         self._health = health.HealthServicer()
-        self._server = self._new_server(desk)
+        self._server: GrpcServer | LibraryServer
+        servicer = InferenceServicer(desk)
+        if settings.wire == OWN_WIRE:
+            self._server = GrpcServer(settings.max_message_bytes)
+            self._server.answer_directly(f"/{SERVICE}/ModelInfer", servicer.ask)
+            self._server.converse(f"/{SERVICE}/ModelStreamInfer", servicer.conversation)
+        else:
+            self._server = LibraryServer(settings.max_message_bytes)
+        self._offer(servicer)
 
-    def _new_server(self, desk: Desk) -> grpc.aio.Server:
-        settings = self._settings
-        server = grpc.aio.server(
-            options=[
-                *_BACKLOG,
-                ("grpc.max_receive_message_length", settings.max_message_bytes),
-                ("grpc.max_send_message_length", settings.max_message_bytes),
-                ("grpc.so_reuseport", int(settings.shared)),
-                ("grpc.keepalive_time_ms", 30_000),
-                ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-            ]
-        )
-        handlers = handlers_of(InferenceServicer(desk), _SERVICE, ENCODED)
-        server.add_generic_rpc_handlers((handlers,))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        if settings.reflection:
+    def _offer(self, servicer: InferenceServicer) -> None:
+        server = self._server
+        server.add_generic_rpc_handlers((handlers_of(servicer, _SERVICE, ENCODED),))
+        # Both take as much of grpc's server as the two functions call.
+        library = cast("grpc.aio.Server", server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, library)
+        if self._settings.reflection:
             names = (SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, server)
-        return server
+            servicer_of_names = reflection.aio.ReflectionServicer(names)
+            add_ServerReflectionServicer_to_server(servicer_of_names, library)
 
     async def listen(self) -> int:
         """Take the port and return it; nobody is answered yet.
@@ -90,10 +89,11 @@ class Door:
             PenstockError: it is taken.
         """
         await self.show(serving=False)
-        where = f"{self._settings.host}:{self._settings.port}"
+        settings = self._settings
         try:
-            return self._server.add_insecure_port(where)
-        except RuntimeError as error:
+            return await self._server.listen(settings.host, settings.port, shared=settings.shared)
+        except OSError as error:
+            where = f"{settings.host}:{settings.port}"
             raise PenstockError(f"cannot listen on {where}: is it taken?") from error
 
     async def start(self) -> None:

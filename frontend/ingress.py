@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 from penstock.domain.errors import InvalidInput, InvariantViolation
 from penstock.domain.ids import RequestId
-from penstock.domain.requests import DropReason, Slice
+from penstock.domain.requests import DropReason, Slice, samples_of
 from penstock.domain.tensors import Buffer, Tensor
 from penstock.scheduling.effects import CompleteRequest, DropRequest
 
@@ -89,19 +89,16 @@ class Ingress:
         Raises:
             InvariantViolation: a slice is of a request that has ended.
         """
-        samples = sum(each.count for each in slices)
-        requests = [self._known(each.request) for each in slices]
+        samples = samples_of(slices)
+        requests = [(self._known(each.request), each) for each in slices]
         return [
             JoinedTensor(
                 first.name,
                 first.datatype,
                 (samples, *first.shape[1:]),
-                [
-                    request.inputs[index].rows(each.first, each.count)
-                    for request, each in zip(requests, slices, strict=True)
-                ],
+                [_rows_of(request, each, index) for request, each in requests],
             )
-            for index, first in enumerate(requests[0].inputs)
+            for index, first in enumerate(requests[0][0].inputs)
         ]
 
     def scatter(self, slices: Sequence[Slice], tensors: Sequence[Tensor]) -> None:
@@ -112,7 +109,7 @@ class Ingress:
         Raises:
             InvalidInput: an output does not have one row per sample; nothing was handed over.
         """
-        samples = sum(each.count for each in slices)
+        samples = samples_of(slices)
         for tensor in tensors:
             _check_rows(tensor, samples)
         offset = 0
@@ -143,6 +140,12 @@ class Ingress:
         closed = self._known(request)
         del self._open[request]
         return closed
+
+
+def _rows_of(request: _Open, part: Slice, index: int) -> Buffer:
+    """Return what a slice has of an input."""
+    tensor = request.inputs[index]
+    return tensor.data if part.count == request.samples else tensor.rows(part.first, part.count)
 
 
 def _check_rows(tensor: Tensor, samples: int) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from penstock.domain.ids import BatchId, InstanceId, ModelName, PoolId, RequestId
-from penstock.domain.requests import Request, Slice
+from penstock.domain.requests import Request, Slice, samples_of
 from penstock.domain.units import Micros
 from penstock.scheduling.effects import (
     CancelBatch,
@@ -124,7 +124,7 @@ class _Flight:
 
     @property
     def samples(self) -> int:
-        return sum(each.count for each in self.slices)
+        return samples_of(self.slices)
 
     def start_us(self, now_us: Micros) -> Micros:
         """Return when its first stage started, as reported or else as booked."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence, Set
 from frontend.courier import Courier, Errand, Payloads
 from frontend.performer import Performer
 from penstock.domain.ids import BatchId, InstanceId
+from penstock.domain.requests import samples_of
 from penstock.domain.units import Micros
 from penstock.scheduling.effects import CompleteRequest, DropRequest, RunBatch
 from penstock.scheduling.events import Event, InstanceLost
@@ -48,7 +49,7 @@ class LocalCouriers:
             Errand(
                 batch=effect.batch,
                 model=effect.model,
-                samples=sum(each.count for each in effect.slices),
+                samples=samples_of(effect.slices),
                 route=effect.route,
                 slices=effect.slices,
                 abandon_us=effect.abandon_us,

@@ -132,7 +132,7 @@ class Performer:
             if hop.instance not in self.links:
                 self._post(InstanceLost(hop.instance))
                 return
-        flight = _Flight(tuple(dict.fromkeys(hop.instance for hop in effect.route)))
+        flight = _Flight(tuple(dict.fromkeys([hop.instance for hop in effect.route])))
         self._flights[effect.batch] = flight
         flight.couriers = self._couriers.carry(effect)
         flight.missing = set(flight.couriers)

@@ -136,6 +136,7 @@ class Frontend:
             port=settings.port,
             max_message_bytes=settings.max_message_bytes,
             reflection=settings.reflection,
+            wire=settings.wire,
         )
         self._reception: Reception
         self._reception = OwnReception(admission, Door(self._desk(admission), door_settings))
@@ -166,9 +167,13 @@ class Frontend:
         self._driver.post(PlanApplied(self._plan))
         settings = self._settings
         port = await self._reception.listen()
-        self._pages = await _serve_pages(self._page_table(), settings)
-        control = await self._backend.start()
-        await self._reception.start()
+        try:
+            self._pages = await _serve_pages(self._page_table(), settings)
+            control = await self._backend.start()
+            await self._reception.start()
+        except PenstockError:
+            await self._reception.stop(_at_once())
+            raise
         metrics_port = self._pages.sockets[0].getsockname()[1]
         return Addresses(
             inference=f"{settings.host}:{port}",
@@ -302,6 +307,13 @@ async def _serve_pages(pages: Pages, settings: Settings) -> asyncio.Server:
     except OSError as error:
         where = f"{settings.host}:{settings.metrics_port}"
         raise PenstockError(f"cannot listen on {where}: {error.strerror}") from error
+
+
+def _at_once() -> asyncio.Event:
+    """Return an event that was set already."""
+    event = asyncio.Event()
+    event.set()
+    return event
 
 
 def _wall_clock_ms() -> int:

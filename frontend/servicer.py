@@ -18,7 +18,6 @@ import grpc
 from frontend.admission import Admission
 from frontend.catalogue import Catalogue, CatalogueModel
 from frontend.ingress import Answer, Outcome
-from frontend.lane import Asked, Lane
 from frontend.regions import SharedRegions
 from penstock.domain.errors import PenstockError, UnknownName
 from penstock.domain.ids import ModelName
@@ -28,6 +27,9 @@ from penstock.rpc import oip, oip_descriptions
 from penstock.rpc.oip import ModelSignature, Query
 from penstock.rpc.oip_answers import AnswerWriter, stream_error
 from penstock.rpc.oip_wire import InferReader, NotAMessage, decode
+from penstock.rpc.serving.direct import Asked, Caller, Refusal
+from penstock.rpc.serving.lane import Conversation
+from penstock.rpc.serving.library import converse
 from penstock.rpc.status import DROP_STATUS, clipped, drop_details, error_status
 from protos import inference_pb2 as pb
 
@@ -38,15 +40,6 @@ _LOG = logging.getLogger("penstock.frontend")
 _CLOSED = "the server is shutting down"
 _NO_REGIONS = "this server takes no shared memory"
 _LOADING = "models are not loaded one by one here: start the frontend with another plan"
-
-
-class Refusal(Exception):
-    """A request that ends with a status instead of an answer."""
-
-    def __init__(self, code: grpc.StatusCode, details: str) -> None:
-        super().__init__(f"{code.name}: {details}")
-        self.code = code
-        self.details = details
 
 
 class Counts(Protocol):
@@ -219,21 +212,44 @@ class InferenceServicer:
     async def ModelInfer(self, message: bytes, context: Context) -> bytes:
         """Answer one request."""
         try:
-            query, outcome = self._submit(message, context)
-            outputs = self._outputs(query, await outcome)
+            asked = self.ask(message, context)
+            return asked.answer(await asked.outcome)
         except Refusal as refusal:
             await context.abort(refusal.code, refusal.details)
+
+    def ask(self, message: bytes, caller: Caller) -> Asked[Outcome]:
+        """Begin to answer one request: `ModelInfer` without a task.
+
+        Raises:
+            Refusal: it cannot be answered.
+        """
+        query, outcome = self._submit(message, caller)
+        return Asked(outcome, partial(self._answer, query))
+
+    def _answer(self, query: Query, outcome: Outcome) -> bytes:
+        outputs = self._outputs(query, outcome)
         return self._writer.write(query, outputs, emulated=self._desk.emulated())
 
     async def ModelStreamInfer(self, _requests: object, context: Context) -> None:
         """Answer the requests of a stream, in their order; a refusal does not end the stream."""
-        ask = partial(self._ask_on_stream, context)
-        if not await Lane(_Wire(context), ask, self._desk.stream_requests).run():
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(NotAMessage()))
-
-    def _ask_on_stream(self, context: Context, message: bytes) -> Asked | bytes | None:
         try:
-            query, outcome = self._submit(message, context)
+            await converse(context, self.conversation)
+        except Refusal as refusal:
+            await context.abort(refusal.code, refusal.details)
+
+    @property
+    def conversation(self) -> Conversation:
+        """`ModelStreamInfer` without a task."""
+        return Conversation(self._ask_on_stream, self._desk.stream_requests)
+
+    def _ask_on_stream(self, message: bytes, caller: Caller) -> Asked[Outcome] | bytes:
+        """Begin to answer one request of a stream.
+
+        Raises:
+            Refusal: it is none, and nothing that follows can be trusted.
+        """
+        try:
+            query, outcome = self._submit(message, caller)
         except Refusal as refusal:
             return _refusal_on_stream(message, refusal)
         return Asked(outcome, partial(self._answer_on_stream, query))
@@ -245,7 +261,7 @@ class InferenceServicer:
             return stream_error(query.signature.name, query.id, str(refusal))
         return self._writer.write_on_stream(query, outputs, emulated=self._desk.emulated())
 
-    def _submit(self, message: bytes, context: Context) -> tuple[Query, asyncio.Future[Outcome]]:
+    def _submit(self, message: bytes, caller: Caller) -> tuple[Query, asyncio.Future[Outcome]]:
         """Have a request answered.
 
         Raises:
@@ -259,7 +275,7 @@ class InferenceServicer:
             model = desk.catalogue.find(query.signature.name)
         except PenstockError as error:
             raise self._refused(error_status(error), str(error)) from error
-        return query, desk.admission.submit(query, model.plan.slo_us, _time_left_us(context))
+        return query, desk.admission.submit(query, model.plan.slo_us, _time_left_us(caller))
 
     def _outputs(self, query: Query, outcome: Outcome) -> tuple[Tensor, ...]:
         """Return what a model made of a query; what is wanted in shared memory lies there then.
@@ -314,28 +330,20 @@ class InferenceServicer:
         )
 
 
-class _Wire:
-    """A stream as a `Lane` wants it."""
+def _refusal_on_stream(message: bytes, refusal: Refusal) -> bytes:
+    """Return a refusal as an answer.
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self.write = context.write
-
-    async def read(self) -> bytes | None:
-        message = await self._context.read()
-        return None if message is grpc.aio.EOF else message
-
-
-def _refusal_on_stream(message: bytes, refusal: Refusal) -> bytes | None:
-    """Return a refusal as an answer; None if there is nothing to answer to."""
+    Raises:
+        Refusal: there is nothing to answer to.
+    """
     try:
         request = decode(message)
-    except NotAMessage:
-        return None
+    except NotAMessage as error:
+        raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
     return stream_error(request.model_name, request.id, str(refusal))
 
 
-def _time_left_us(context: Context) -> Micros | None:
+def _time_left_us(caller: Caller) -> Micros | None:
     """Return how long the client will wait; None if it did not say."""
-    seconds = context.time_remaining()
+    seconds = caller.time_remaining()
     return None if seconds is None else micros_from_seconds(seconds)

@@ -21,6 +21,7 @@ _LOOPBACKS = (LOOPBACK, "::1", "[::1]", "localhost")
 _USUAL_REGIONS = 64
 _MOST_REGIONS = 1024
 _MIB = 1 << 20
+OWN_WIRE, LIBRARY_WIRE = WIRES = ("own", "grpcio")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,7 @@ class Settings:
         drain_pause_s: time between "not serving" and refusing, for balancers to notice.
         drain_limit_s: how long accepted requests may take to finish at shutdown.
         reflection: let clients list the services.
+        wire: who speaks HTTP/2 to clients: this program, ``own``, or ``grpcio``, which is slower.
         uvloop: use the faster event loop where it is installed.
         run_log: file for the log of events and effects, if wanted.
     """
@@ -67,6 +69,7 @@ class Settings:
     drain_pause_s: float = 0.5
     drain_limit_s: float = 20.0
     reflection: bool = True
+    wire: str = OWN_WIRE
     uvloop: bool = True
     run_log: Path | None = None
 
@@ -82,6 +85,8 @@ class Settings:
             _check(name, getattr(self, name), 1, 1 << 31)
         _check("acceptors", self.acceptors, 0, _MOST_ACCEPTORS)
         _check("shared_memory_regions", self.regions, 0, 0 if self.acceptors else _MOST_REGIONS)
+        if self.wire not in WIRES:
+            raise InvalidSettings("settings", "wire", " or ".join(WIRES), self.wire)
         _check("max_message_mib", self.max_message_mib, 1, 2047)
         for name in ("drain_pause_s", "drain_limit_s"):
             _check(name, getattr(self, name), 0, 3600)

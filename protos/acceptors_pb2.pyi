@@ -56,7 +56,7 @@ class Notice(_message.Message):
     def __init__(self, listening: _Optional[_Union[Listening, _Mapping]] = ..., broken: _Optional[_Union[Broken, _Mapping]] = ..., arrived: _Optional[_Union[RequestArrival, _Mapping]] = ..., cancelled: _Optional[int] = ..., reported: _Optional[_Union[_link_pb2.StageReport, _Mapping]] = ..., delivered: _Optional[int] = ..., failed: _Optional[_Union[BatchFault, _Mapping]] = ..., unreachable: _Optional[_Union[LostInstance, _Mapping]] = ..., refused: _Optional[str] = ..., statistics_asked: _Optional[int] = ..., idle: bool = ..., settings: _Optional[_Union[AcceptorSettings, _Mapping]] = ..., errand: _Optional[_Union[Errand, _Mapping]] = ..., forgotten: _Optional[int] = ..., answered: _Optional[_Union[RequestAnswered, _Mapping]] = ..., dropped: _Optional[_Union[RequestDropped, _Mapping]] = ..., joined: _Optional[_Union[JoinedInstance, _Mapping]] = ..., parted: _Optional[_Union[LostInstance, _Mapping]] = ..., standing: _Optional[_Union[Standing, _Mapping]] = ..., closed: bool = ..., stopped: bool = ..., statistics: _Optional[_Union[StatisticsAnswer, _Mapping]] = ...) -> None: ...
 
 class AcceptorSettings(_message.Message):
-    __slots__ = ("name", "host", "port", "reachable_host", "max_message_bytes", "queue_samples", "stream_requests", "reflection", "clock_zero_ns", "plan", "models")
+    __slots__ = ("name", "host", "port", "reachable_host", "max_message_bytes", "queue_samples", "stream_requests", "reflection", "clock_zero_ns", "plan", "models", "wire")
     NAME_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
     PORT_FIELD_NUMBER: _ClassVar[int]
@@ -68,6 +68,7 @@ class AcceptorSettings(_message.Message):
     CLOCK_ZERO_NS_FIELD_NUMBER: _ClassVar[int]
     PLAN_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
+    WIRE_FIELD_NUMBER: _ClassVar[int]
     name: str
     host: str
     port: int
@@ -79,7 +80,8 @@ class AcceptorSettings(_message.Message):
     clock_zero_ns: int
     plan: str
     models: _containers.RepeatedCompositeFieldContainer[ModelTensors]
-    def __init__(self, name: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., reachable_host: _Optional[str] = ..., max_message_bytes: _Optional[int] = ..., queue_samples: _Optional[int] = ..., stream_requests: _Optional[int] = ..., reflection: bool = ..., clock_zero_ns: _Optional[int] = ..., plan: _Optional[str] = ..., models: _Optional[_Iterable[_Union[ModelTensors, _Mapping]]] = ...) -> None: ...
+    wire: str
+    def __init__(self, name: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., reachable_host: _Optional[str] = ..., max_message_bytes: _Optional[int] = ..., queue_samples: _Optional[int] = ..., stream_requests: _Optional[int] = ..., reflection: bool = ..., clock_zero_ns: _Optional[int] = ..., plan: _Optional[str] = ..., models: _Optional[_Iterable[_Union[ModelTensors, _Mapping]]] = ..., wire: _Optional[str] = ...) -> None: ...
 
 class ModelTensors(_message.Message):
     __slots__ = ("model", "version", "inputs", "outputs")

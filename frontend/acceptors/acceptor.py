@@ -242,5 +242,6 @@ def _door_settings(settings: pb.AcceptorSettings) -> DoorSettings:
         port=settings.port,
         max_message_bytes=settings.max_message_bytes,
         reflection=settings.reflection,
+        wire=settings.wire,
         shared=True,
     )

@@ -181,6 +181,7 @@ class AcceptorReception:
             clock_zero_ns=self._office.clock_zero_ns,
             plan=write_plan(self._office.plan),
             models=notices.write_models(self._office.catalogue),
+            wire=settings.wire,
         )
 
     def _peers(self) -> Iterable[Peer]:

@@ -1,0 +1,220 @@
+"""One client's connection on the event loop: bytes in, bytes out, and when to give up.
+
+Knows the transport and how much of a client's data may wait; nothing of what is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import grpc
+
+from penstock.domain.units import Bytes
+from penstock.rpc.http2.connection import Connection, Limits
+from penstock.rpc.serving.call import Call, CallConnection, CallStream
+from penstock.rpc.serving.head import CallHead, read_head
+from penstock.rpc.serving.messages import ENCODINGS
+from penstock.rpc.serving.refused import RefusedCall
+
+_HIGH_WATER_BYTES = 1 << 20
+_UNREAD = "expected a client that reads its answers, found too many unread"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionLimits:
+    """What one client may do.
+
+    Attributes:
+        message_bytes: largest message.
+        held_bytes: of unfinished requests, and of answers for which the client makes no room.
+        silence_s: after this long without a byte the client is asked whether it is there; after as
+            long again without an answer its connection is closed.
+    """
+
+    message_bytes: Bytes
+    held_bytes: Bytes
+    silence_s: float = 30.0
+
+
+class Switchboard(Protocol):
+    """Who knows all methods, and all sessions."""
+
+    limits: SessionLimits
+
+    def joined(self, session: Session) -> None:
+        """A client has connected."""
+        ...
+
+    def parted(self, session: Session) -> None:
+        """Its connection has ended."""
+        ...
+
+    def new_call(self, session: Session, stream: CallStream, head: CallHead) -> Call | None:
+        """Return a call of a method; None if there is no such method."""
+        ...
+
+
+class Session(asyncio.Protocol):
+    """A connection; the sink of what it says."""
+
+    def __init__(self, switchboard: Switchboard) -> None:
+        self._switchboard = switchboard
+        self._limits = switchboard.limits
+        self._loop = asyncio.get_running_loop()
+        self.connection: CallConnection = Connection(self, read_head, Limits())
+        self._transport: asyncio.Transport | None = None
+        self._held_bytes = 0
+        self._flushing = False
+        self._heard = True
+        self._full: asyncio.Future[None] | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self.now_s = self._loop.time
+
+    # What calls want
+
+    def later(self, delay_s: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        """Call back after so many seconds."""
+        return self._loop.call_later(delay_s, callback)
+
+    def flush_soon(self) -> None:
+        """Send at the end of this turn of the loop what the connection has to say."""
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def hold(self, size: Bytes) -> bool:
+        """Count bytes that wait to be used; return whether there is room."""
+        self._held_bytes += size
+        return self._held_bytes <= self._limits.held_bytes
+
+    async def drained(self) -> None:
+        """Return when the transport takes more."""
+        while self._full is not None:
+            await asyncio.shield(self._full)
+
+    # What the server wants
+
+    def leave(self) -> None:
+        """Take no new calls; close when those that are open are over."""
+        self.connection.leave()
+        self.flush_soon()
+
+    def abort(self) -> None:
+        """Close the connection now."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # What the transport says
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet the client."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(_HIGH_WATER_BYTES)
+        self._switchboard.joined(self)
+        self._watch = self.later(self._limits.silence_s, self._listen)
+        self.flush_soon()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came."""
+        self._heard = True
+        self.connection.receive(data)
+        if self.connection.has_output:
+            self.flush_soon()
+
+    def pause_writing(self) -> None:
+        """Take nothing more from a client that does not read."""
+        self._full = self._loop.create_future()
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        full, self._full = self._full, None
+        if full is not None:
+            full.set_result(None)
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """Give up all calls."""
+        self._transport = None
+        self._switchboard.parted(self)
+        if self._watch is not None:
+            self._watch.cancel()
+        for stream in self.connection.open_streams:
+            if stream.call is not None:
+                stream.call.abandon()
+        self.resume_writing()
+
+    def _flush(self) -> None:
+        self._flushing = False
+        output = self.connection.take_output()
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if output:
+            transport.writelines(output)
+        if self.connection.over:
+            transport.close()
+
+    def _listen(self) -> None:
+        """Ask a silent client whether it is there, and give up one that does not answer."""
+        if not self._heard and not self.connection.heard_pong:
+            self.abort()
+            return
+        if not self._heard:
+            self.connection.ping()
+            self.flush_soon()
+        self._heard = False
+        self._watch = self.later(self._limits.silence_s, self._listen)
+
+    # What the connection says
+
+    def opened(self, stream: CallStream, head: CallHead, *, ended: bool) -> None:
+        """Begin a call."""
+        call = self._begun(stream, head)
+        stream.call = call
+        if ended and not call.over:
+            call.received(b"", ended=True)
+
+    def received(self, stream: CallStream, data: bytes | memoryview, *, ended: bool) -> None:
+        """Hand on a part of a call."""
+        call = stream.call
+        if call is not None and not call.over:
+            call.received(data, ended=ended)
+
+    def reset(self, stream: CallStream) -> None:
+        """Give up a call that the client gave up."""
+        if stream.call is not None:
+            stream.call.abandon()
+
+    def _begun(self, stream: CallStream, head: CallHead) -> Call:
+        refusal = self._refusal(head)
+        call = None if refusal else self._switchboard.new_call(self, stream, head)
+        if call is not None:
+            return call
+        return RefusedCall(self, stream, head, *(refusal or _unknown(head)))
+
+    def _refusal(self, head: CallHead) -> tuple[grpc.StatusCode, str] | None:
+        """Return why a call cannot be taken, whatever it is."""
+        if head.timeout_fault:
+            details = f"grpc-timeout: expected digits and one of HMSmun, found {head.timeout_fault}"
+            return grpc.StatusCode.INVALID_ARGUMENT, details
+        if head.encoding not in ENCODINGS:
+            details = (
+                f"grpc-encoding: expected one of {', '.join(ENCODINGS)}, found {head.encoding}"
+            )
+            return grpc.StatusCode.UNIMPLEMENTED, details
+        if self.connection.queued_bytes > self._limits.held_bytes:
+            return grpc.StatusCode.RESOURCE_EXHAUSTED, _UNREAD
+        return None
+
+
+def _unknown(head: CallHead) -> tuple[grpc.StatusCode, str]:
+    return grpc.StatusCode.UNIMPLEMENTED, f"expected a method of this server, found {head.path}"
