@@ -20,6 +20,7 @@ from penstock.rpc.http2.hpack import Header, write_headers
 from penstock.rpc.http2.streams import Stream
 from penstock.rpc.serving.head import CallHead, Metadata
 from penstock.rpc.serving.messages import MessageFault, MessageReader, MessageTooLong, prefixed
+from penstock.rpc.status import clipped
 
 CallStream: TypeAlias = "Stream[Call]"
 CallConnection: TypeAlias = "Connection[CallHead, Call]"
@@ -27,6 +28,7 @@ CallConnection: TypeAlias = "Connection[CallHead, Call]"
 _TYPE = (b"content-type", b"application/grpc")
 _BEGIN = write_headers(((b":status", b"200"), _TYPE))
 _DONE = write_headers(((b"grpc-status", b"0"),))
+UNREAD = "expected a client that reads its answers, found too many unread"
 _UNQUOTED = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}"  # what can be printed, except %
 
 
@@ -49,6 +51,10 @@ class Session(Protocol):
 
     def hold(self, size: Bytes) -> bool:
         """Count bytes that wait to be used, or fewer again; return whether there is room."""
+        ...
+
+    def room_for(self, size: Bytes) -> bool:
+        """Count bytes of an answer; return whether so many may wait until the client reads."""
         ...
 
     async def drained(self) -> None:
@@ -104,10 +110,8 @@ class Call:
         """Take a part of the call's messages; `ended`: the last."""
         try:
             messages = self._reader.feed(data)
-        except MessageTooLong as fault:
-            self.refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, str(fault))
         except MessageFault as fault:
-            self.refuse(grpc.StatusCode.INVALID_ARGUMENT, str(fault))
+            self.refuse(fault_status(fault), str(fault))
         else:
             self._take(messages, len(data), ended=ended)
 
@@ -134,7 +138,12 @@ class Call:
     # What goes
 
     def say(self, message: bytes) -> None:
-        """Send a message."""
+        """Send a message, unless the call is over."""
+        if self.over:
+            return
+        if not self._session.room_for(len(message)):
+            self.refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, UNREAD)
+            return
         connection, stream = self._session.connection, self._stream
         if not self._begun:
             self._begun = True
@@ -154,7 +163,7 @@ class Call:
         number = int(code.value[0])
         status: tuple[Header, ...] = (
             (b"grpc-status", str(number).encode()),
-            (b"grpc-message", quote_from_bytes(details.encode(), _UNQUOTED).encode()),
+            (b"grpc-message", _quoted(details)),
         )
         self._send_last(write_headers(status) if self._begun else _BEGIN + write_headers(status))
         self._drop_work()
@@ -175,3 +184,14 @@ class Call:
         if self._held_bytes:
             self._session.hold(-self._held_bytes)
             self._held_bytes = 0
+
+
+def fault_status(fault: MessageFault) -> grpc.StatusCode:
+    """Return the status that tells a client what is wrong with its message."""
+    if isinstance(fault, MessageTooLong):
+        return grpc.StatusCode.RESOURCE_EXHAUSTED
+    return grpc.StatusCode.INVALID_ARGUMENT
+
+
+def _quoted(details: str) -> bytes:
+    return quote_from_bytes(clipped(details).encode("utf-8", "replace"), _UNQUOTED).encode()

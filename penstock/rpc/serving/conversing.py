@@ -37,6 +37,8 @@ class ConversingCall(StreamedCall):
             return
         while self._unread and self._may_take():
             self._take_next()
+        if self.over:
+            return
         if self._lane.empty and self._refusal is not None:
             self.refuse(self._refusal.code, self._refusal.details)
         elif self._lane.empty and self._ended and not self._unread:
@@ -47,7 +49,7 @@ class ConversingCall(StreamedCall):
             # A client that does not read its answers is not asked for more requests.
             self._stream.on_drained = self._came
             return False
-        return not self._lane.full and self._refusal is None
+        return not self._lane.full and self._refusal is None and not self.over
 
     def _take_next(self) -> None:
         try:

@@ -14,8 +14,9 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 import grpc
 
 from penstock.domain.units import Bytes
-from penstock.rpc.serving.call import Call, CallStream, Session
+from penstock.rpc.serving.call import Call, CallStream, Session, fault_status
 from penstock.rpc.serving.head import CallHead
+from penstock.rpc.serving.messages import MessageFault
 
 Outcome = TypeVar("Outcome")
 
@@ -88,7 +89,9 @@ class DirectCall(Call):
             self.refuse(grpc.StatusCode.INVALID_ARGUMENT, f"{ONE_MESSAGE}, found less")
             return
         try:
-            self._asked = self._ask(message, self)
+            self._asked = self._ask(self._reader.opened(message), self)
+        except MessageFault as fault:
+            self.refuse(fault_status(fault), str(fault))
         except Refusal as refusal:
             self.refuse(refusal.code, refusal.details)
         except Exception:

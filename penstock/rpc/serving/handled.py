@@ -41,6 +41,7 @@ class HandledCall(StreamedCall):
         super().__init__(session, stream, head, limit_bytes)
         self._handler = handler
         self._waiter: asyncio.Future[None] | None = None
+        self._sent: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = asyncio.create_task(self._run())
 
     # What a handler may ask
@@ -55,10 +56,15 @@ class HandledCall(StreamedCall):
         encode = self._handler.response_serializer
         self.say(encode(message) if encode else message)
         if self._stream.unsent:
-            drained: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._stream.on_drained = partial(_resolve, drained)
-            await drained
+            await self._until_sent()
         await self._session.drained()
+
+    async def _until_sent(self) -> None:
+        """Wait for room; several writers may."""
+        if self._sent is None or self._sent.done():
+            self._sent = asyncio.get_running_loop().create_future()
+            self._stream.on_drained = partial(_resolve, self._sent)
+        await asyncio.shield(self._sent)
 
     async def abort(self, code: grpc.StatusCode, details: str = "") -> NoReturn:
         """End the call with a status."""
@@ -88,6 +94,11 @@ class HandledCall(StreamedCall):
         except Refusal as refusal:
             self._task = None
             self.refuse(refusal.code, refusal.details)
+        except asyncio.CancelledError:
+            # The call is over, or what the handler waited for was cancelled.
+            self._task = None
+            self.refuse(grpc.StatusCode.CANCELLED, "")
+            raise
         except Exception:
             self._task = None
             _log.exception("%s failed", self._head.path)

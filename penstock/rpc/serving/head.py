@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from types import MappingProxyType
@@ -67,7 +67,7 @@ def read_head(headers: Headers) -> CallHead:
         timeout_us=timeout_us,
         timeout_fault=_text(timeout or b"") or "nothing" if faulty else "",
         encoding=_text(fields.get(b"grpc-encoding", b"identity")),
-        metadata=tuple(_read_metadata(name, value) for name, value in headers if _is_own(name)),
+        metadata=tuple(_read_metadata(headers)),
     )
 
 
@@ -92,13 +92,21 @@ def _is_own(name: bytes) -> bool:
     return not name.startswith((b":", b"grpc-")) and name not in {b"te", b"content-type"}
 
 
-def _read_metadata(name: bytes, value: bytes) -> tuple[str, str | bytes]:
-    if not name.endswith(_BINARY):
-        return _text(name), _text(value)
+def _read_metadata(headers: Headers) -> Iterator[tuple[str, str | bytes]]:
+    for name, value in headers:
+        if not _is_own(name):
+            continue
+        if name.endswith(_BINARY):
+            yield from ((_text(name), _from_base64(each)) for each in value.split(b","))
+        else:
+            yield _text(name), _text(value)
+
+
+def _from_base64(text: bytes) -> bytes:
     try:
-        return _text(name), base64.b64decode(value + b"=" * (-len(value) % 4))
+        return base64.b64decode(text + b"=" * (-len(text) % 4))
     except binascii.Error:
-        return _text(name), value
+        return text
 
 
 def _text(value: bytes) -> str:

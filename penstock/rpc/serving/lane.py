@@ -86,18 +86,23 @@ class Lane:
             if not isinstance(slot, bytes):
                 slot.outcome.cancel()
 
-    def _advance(self, outcome: asyncio.Future[Any]) -> None:
-        if outcome.cancelled():
+    def _advance(self, _outcome: asyncio.Future[Any]) -> None:
+        if not self._slots:
             return
         try:
             self._say_known()
+        except asyncio.CancelledError:
+            self._broke(RuntimeError("a request was cancelled under an open stream"))
         except Exception as error:
             self._broke(error)
         else:
             self._moved()
 
     def _say_known(self) -> None:
-        slots = self._slots
-        while slots and (isinstance(slots[0], bytes) or slots[0].outcome.done()):
-            slot = slots.popleft()
+        while self._slots and _is_known(self._slots[0]):
+            slot = self._slots.popleft()
             self._say(slot if isinstance(slot, bytes) else slot.answer(slot.outcome.result()))
+
+
+def _is_known(slot: Asked[Any] | bytes) -> bool:
+    return isinstance(slot, bytes) or slot.outcome.done()

@@ -29,6 +29,12 @@ class MessageTooLong(MessageFault):
     """A message that is longer than allowed."""
 
 
+class Compressed(bytes):
+    """A message as it came: a few bytes of many may become as many large messages as they are."""
+
+    __slots__ = ()
+
+
 def prefixed(message: bytes) -> bytes:
     """Return a message as it travels."""
     return _PREFIX.pack(0, len(message)) + message
@@ -54,7 +60,7 @@ class MessageReader:
         self.held_bytes = 0
 
     def feed(self, data: bytes | memoryview) -> list[bytes]:
-        """Return the messages that are complete now.
+        """Return the messages that are complete now, to be given to `opened` one by one.
 
         Raises:
             MessageFault: there will never be any more.
@@ -66,6 +72,14 @@ class MessageReader:
             data = b"".join(self._parts)
             self._parts.clear()
         return self._cut(data)
+
+    def opened(self, message: bytes) -> bytes:
+        """Return a message as it was before it was compressed, if it was.
+
+        Raises:
+            MessageFault: it cannot be had.
+        """
+        return self._expanded(message) if isinstance(message, Compressed) else message
 
     def _expected(self) -> Bytes:
         """Return the length of the message under way; 0 if that is not known yet."""
@@ -84,7 +98,7 @@ class MessageReader:
                 break
             at = start + length
             message = bytes(data[start:at])
-            messages.append(self._expanded(message) if compressed else message)
+            messages.append(Compressed(message) if compressed else message)
         self.held_bytes = 0
         if at < end:
             self._keep(data[at:])

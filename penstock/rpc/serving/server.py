@@ -1,7 +1,7 @@
 """A gRPC server on asyncio's own transports, for one port.
 
 Takes the same handlers as `grpc.aio` does, and calls that need no task (`direct`). Why there is
-one: docs/decisions/0021. Knows methods by their paths and nothing of what they do.
+one: docs/decisions/0023. Knows methods by their paths and nothing of what they do.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from penstock.rpc.serving.session import Session, SessionLimits
 # Requests that have not come to their end, beside the largest one.
 _UNFINISHED_BYTES = 192 << 20
 _BACKLOG = 1024
+_ABORT_S = 1.0  # an aborted transport says so in the next turn of the loop
 _EVERYWHERE = "::"  # compared with, never bound to unasked
 
 
@@ -47,6 +48,7 @@ class GrpcServer:
         self._conversations: dict[str, Conversation] = {}
         self._handlers: dict[str, Handler] = {}
         self._listener: asyncio.Server | None = None
+        self._stopping = False
 
     # What it answers
 
@@ -122,20 +124,28 @@ class GrpcServer:
         Args:
             grace_s: how long they may take; None: no time at all.
         """
+        self._stopping = True
         if self._listener is not None:
             self._listener.close()
         for session in list(self._sessions):
             session.leave()
-        if self._sessions and grace_s is not None:
-            self._empty.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._empty.wait(), grace_s)
+        await self._emptied(grace_s or 0.0)
         for session in list(self._sessions):
             session.abort()
+        await self._emptied(_ABORT_S)
+
+    async def _emptied(self, limit_s: float) -> None:
+        """Return when no session is left, or after so long."""
+        if self._sessions and limit_s:
+            self._empty.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), limit_s)
 
     def joined(self, session: Session) -> None:
-        """Keep a connection."""
+        """Keep a connection; one that was let in just before the end is told to go."""
         self._sessions.add(session)
+        if self._stopping:
+            session.leave()
 
     def parted(self, session: Session) -> None:
         """Forget one."""

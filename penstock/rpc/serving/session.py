@@ -6,24 +6,24 @@ Knows the transport and how much of a client's data may wait; nothing of what is
 from __future__ import annotations
 
 import asyncio
-import logging
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Protocol, cast
 
 import grpc
 
 from penstock.domain.units import Bytes
 from penstock.rpc.http2.connection import Connection, Limits
-from penstock.rpc.serving.call import Call, CallConnection, CallStream
+from penstock.rpc.serving.call import UNREAD, Call, CallConnection, CallStream
 from penstock.rpc.serving.head import CallHead, read_head
 from penstock.rpc.serving.messages import ENCODINGS
 from penstock.rpc.serving.refused import RefusedCall
 
 _HIGH_WATER_BYTES = 1 << 20
-_UNREAD = "expected a client that reads its answers, found too many unread"
-
-_log = logging.getLogger(__name__)
+# There asyncio's `writelines` never pauses a writer (CVE-2024-12254).
+_WRITES_WITHOUT_PAUSE = (3, 12) <= sys.version_info < (3, 12, 9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +70,8 @@ class Session(asyncio.Protocol):
         self.connection: CallConnection = Connection(self, read_head, Limits())
         self._transport: asyncio.Transport | None = None
         self._held_bytes = 0
+        self._said_bytes = 0  # since the transport took what there was to send
+        self._left_bytes = 0  # to send, when we last looked
         self._flushing = False
         self._heard = True
         self._full: asyncio.Future[None] | None = None
@@ -93,8 +95,15 @@ class Session(asyncio.Protocol):
         self._held_bytes += size
         return self._held_bytes <= self._limits.held_bytes
 
+    def room_for(self, size: Bytes) -> bool:
+        """Count bytes of an answer; return whether so many may wait until the client reads."""
+        self._said_bytes += size
+        return self._said_bytes + self.connection.queued_bytes <= self._limits.held_bytes
+
     async def drained(self) -> None:
         """Return when the transport takes more."""
+        if self._said_bytes > _HIGH_WATER_BYTES:
+            self._flush()
         while self._full is not None:
             await asyncio.shield(self._full)
 
@@ -124,17 +133,18 @@ class Session(asyncio.Protocol):
         """Take what came."""
         self._heard = True
         self.connection.receive(data)
-        if self.connection.has_output:
+        if self.connection.has_output or self.connection.over:
             self.flush_soon()
 
     def pause_writing(self) -> None:
         """Take nothing more from a client that does not read."""
         self._full = self._loop.create_future()
-        if self._transport is not None:
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """Go on."""
+        self._said_bytes = 0
         full, self._full = self._full, None
         if full is not None:
             full.set_result(None)
@@ -159,13 +169,22 @@ class Session(asyncio.Protocol):
         if transport is None or transport.is_closing():
             return
         if output:
-            transport.writelines(output)
+            self._write(transport, output)
         if self.connection.over:
             transport.close()
 
+    def _write(self, transport: asyncio.Transport, output: list[bytes | memoryview]) -> None:
+        if _WRITES_WITHOUT_PAUSE:
+            transport.write(b"".join(output))
+        else:
+            transport.writelines(output)
+        if self._full is None:
+            self._said_bytes = 0
+
     def _listen(self) -> None:
         """Ask a silent client whether it is there, and give up one that does not answer."""
-        if not self._heard and not self.connection.heard_pong:
+        self._note_progress()
+        if not self._heard and not self.connection.heard_pong or not self.connection.greeted:
             self.abort()
             return
         if not self._heard:
@@ -173,6 +192,12 @@ class Session(asyncio.Protocol):
             self.flush_soon()
         self._heard = False
         self._watch = self.later(self._limits.silence_s, self._listen)
+
+    def _note_progress(self) -> None:
+        """Count what a client has read as a sign of life: while it reads slowly, we hear nothing."""
+        left = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        self._heard = self._heard or left < self._left_bytes
+        self._left_bytes = left
 
     # What the connection says
 
@@ -203,6 +228,8 @@ class Session(asyncio.Protocol):
 
     def _refusal(self, head: CallHead) -> tuple[grpc.StatusCode, str] | None:
         """Return why a call cannot be taken, whatever it is."""
+        if head.http_status is not HTTPStatus.OK:
+            return grpc.StatusCode.INTERNAL, "expected a call of gRPC"
         if head.timeout_fault:
             details = f"grpc-timeout: expected digits and one of HMSmun, found {head.timeout_fault}"
             return grpc.StatusCode.INVALID_ARGUMENT, details
@@ -212,7 +239,7 @@ class Session(asyncio.Protocol):
             )
             return grpc.StatusCode.UNIMPLEMENTED, details
         if self.connection.queued_bytes > self._limits.held_bytes:
-            return grpc.StatusCode.RESOURCE_EXHAUSTED, _UNREAD
+            return grpc.StatusCode.RESOURCE_EXHAUSTED, UNREAD
         return None
 
 

@@ -10,8 +10,13 @@ from collections import deque
 import grpc
 
 from penstock.domain.units import Bytes
-from penstock.rpc.serving.call import Call, CallStream, Session
+from penstock.rpc.serving.call import Call, CallStream, Session, fault_status
+from penstock.rpc.serving.direct import Refusal
 from penstock.rpc.serving.head import CallHead
+from penstock.rpc.serving.messages import MessageFault
+
+# What a message that waits costs beside its bytes.
+_ENTRY_BYTES = 64
 
 
 class StreamedCall(Call):
@@ -28,7 +33,7 @@ class StreamedCall(Call):
 
     def _take(self, messages: list[bytes], size: Bytes, *, ended: bool) -> None:
         self._unread.extend(messages)
-        self._unread_bytes += sum(map(len, messages))
+        self._unread_bytes += sum(map(len, messages)) + _ENTRY_BYTES * len(messages)
         self._owed_bytes += size
         self._ended = ended
         if ended and self._reader.held_bytes:
@@ -42,12 +47,19 @@ class StreamedCall(Call):
         """Do something about messages that have come, or their end."""
 
     def _pop(self) -> bytes:
-        """Return the next of the messages that have come."""
+        """Return the next of the messages that have come.
+
+        Raises:
+            Refusal: it cannot be had.
+        """
         message = self._unread.popleft()
-        self._unread_bytes -= len(message)
+        self._unread_bytes -= len(message) + _ENTRY_BYTES
         self._hold(self._reader.held_bytes + self._unread_bytes)
         self._grant()
-        return message
+        try:
+            return self._reader.opened(message)
+        except MessageFault as fault:
+            raise Refusal(fault_status(fault), str(fault)) from fault
 
     def _grant(self) -> None:
         """Let the client go on, unless there is something to read."""
