@@ -29,7 +29,7 @@ ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
 else
 	@# What only computes shares the cores; what talks to processes has them to itself.
-	@$(BIN)/python -m pytest -n 2 tests/unit tests/property tests/conformance
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup tests/conformance tests/unit tests/property
 	@$(BIN)/python -m pytest tests/integration tests/e2e
 endif
 

@@ -128,8 +128,17 @@ FACTORIES: Mapping[str, Callable[..., Model]] = {
     "bert": bert,
     "segformer": segformer,
 }
-CASES = ["residual_cnn", *FACTORIES]
-FULL_CASES = [pytest.param(f"full {name}", marks=pytest.mark.slow) for name in FACTORIES]
+# All tests of a model run in one process, where it is captured and cut once.
+CASES = [
+    pytest.param(name, marks=pytest.mark.xdist_group(f"cutting {name}"))
+    for name in ("residual_cnn", *FACTORIES)
+]
+FULL_CASES = [
+    pytest.param(
+        f"full {name}", marks=[pytest.mark.slow, pytest.mark.xdist_group(f"cutting full {name}")]
+    )
+    for name in FACTORIES
+]
 
 
 @dataclass(frozen=True)
