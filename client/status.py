@@ -25,6 +25,7 @@ _PATH = "/status.json"
 _TIMEOUT_S = 5.0
 _LONGEST_PAGE = 64 << 20
 _MANY_FIELDS, _FEW_ROWS = 8, 3
+_SHORT_TEXT = 9
 
 
 def status_url(address: str) -> str:
@@ -92,7 +93,13 @@ def _table(name: str, rows: Sequence[Mapping[str, Json]]) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=_words(name), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    table = Table(
+        title=_words(name),
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     fields = [
         field
         for field, value in rows[0].items()
@@ -108,7 +115,10 @@ def _table(name: str, rows: Sequence[Mapping[str, Json]]) -> Table:
     for field in fields:
         is_number = all(isinstance(row.get(field), int | float) for row in rows)
         justify: JustifyMethod = "right" if is_number else "left"
-        table.add_column(_words(field), justify=justify, overflow="fold")
+        # On a narrow screen what is long is folded first, and nothing to less than a word.
+        words = [*_words(field).split(), *(_text(row.get(field)) for row in rows)]
+        least = min(max(map(len, words)), _SHORT_TEXT)
+        table.add_column(_words(field), justify=justify, overflow="fold", min_width=least)
     for row in rows:
         table.add_row(*(_text(row.get(field)) for field in fields))
     return table
