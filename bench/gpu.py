@@ -4,7 +4,8 @@ ResNet-50 in half precision, built from its configuration with weights that mean
 parts: `executor` sends batches through the CUDA executor as a worker does, copies included, beside
 a bare loop that replays the same compiled model as one CUDA graph; `served` asks a frontend and a
 worker for whole batches; `shares` serves it as one to four stages, and as two copies, on equal
-shares of this GPU, at 95 % of what its plan says. Prints a table to stderr, one JSON line per
+shares of this GPU, at 95 % of what its plan says, and tells by which kind of link its stages hand
+tensors over: on the device it is CUDA IPC. Prints a table to stderr, one JSON line per
 measurement and a summary line to stdout. Needs a CUDA device: without one it says so and exits
 with 3.
 
@@ -30,7 +31,8 @@ from bench.gpu_plans import Layout, plan_layout
 from bench.planned import Lines, errors_in_one_line
 from client.inputs import Inputs, random_inputs
 from client.load import LoadSettings, Target, run_load
-from launcher.local import FleetSettings, LocalFleet
+from client.status import Json, fetch_status
+from launcher.local import Addresses, FleetSettings, LocalFleet
 from penstock.arrivals import Poisson
 from penstock.console import note, show_error
 from penstock.domain.execution import ExecutionOptions
@@ -43,6 +45,7 @@ from penstock.domain.units import micros_from_seconds
 from penstock.formats.layout import model_directory, profile_paths
 from penstock.formats.plans import write_plan
 from penstock.options import finite
+from penstock.rpc.links import FRONTEND
 from profiler.cli import parse_batches
 from simulator.simulate import planned_load
 
@@ -109,6 +112,7 @@ def summary_of(lines: list[dict[str, Any]]) -> dict[str, Any]:
         "served_over_bare": worst("served", "over_bare"),
         "shares_attainment": worst("shares", "attainment"),
         "shares_over_planned": worst("shares", "over_planned"),
+        "stage_links": sorted({each["links"] for each in lines if each.get("links")}),
         "bar": {
             "executor_over_bare": BAR_EXECUTOR,
             "served_over_bare": BAR_SERVED,
@@ -240,11 +244,11 @@ def served_rps(work: Path, batch: int, seconds: float, rate_rps: float) -> dict[
     profile = _assumed_profile(repository, batch, rate_rps)
     plan = plan_layout(profile, Layout(), batch, _memory_bytes(), COMPILED)
     plan = replace(plan, models=tuple(replace(each, slo_us=30_000_000) for each in plan.models))
-    with _fleet(work, plan, f"served-{batch}") as address:
+    with _fleet(work, plan, f"served-{batch}") as addresses:
         inputs = Inputs(tensors=_images(repository, batch))
         (request,) = inputs.encode(MODEL, batch, 1, None)
         load = ClosedLoop(
-            address=address,
+            address=addresses.inference,
             request=request.message,
             callers=_CALLERS,
             stream=False,
@@ -262,14 +266,15 @@ def shared_rps(work: Path, plan: Plan, layout: Layout, seconds: float) -> dict[s
     duration_us = micros_from_seconds(seconds)
     arrivals = planned_load(plan, OFFERED / batch, duration_us, Poisson(), SEED)
     inputs = Inputs(tensors=_images(work / "models", batch))
-    with _fleet(work, plan, f"{layout.stages}x{layout.copies}") as address:
+    with _fleet(work, plan, f"{layout.stages}x{layout.copies}") as addresses:
         settings = LoadSettings(
-            address=address,
+            address=addresses.inference,
             arrivals=tuple(replace(each, samples=batch) for each in arrivals),
             targets={MODEL: Target(inputs=inputs, slo_us=model.slo_us)},
             duration_us=duration_us,
         )
         outcomes = asyncio.run(run_load(settings)).as_outcomes()
+        links = stage_links(fetch_status(addresses.metrics)["links"])
     summary = summarise(outcomes, duration_us)
     return {
         "planned_rps": model.throughput_rps,
@@ -278,18 +283,30 @@ def shared_rps(work: Path, plan: Plan, layout: Layout, seconds: float) -> dict[s
         "over_planned": summary.goodput_rps / model.throughput_rps,
         "attainment": summary.attainment,
         "p99_ms": summary.p99_ms,
+        "links": links,
     }
 
 
+def stage_links(links: Json) -> str:
+    """Return of which kinds the links between stages are; empty if there are none.
+
+    Args:
+        links: of the frontend's status.
+    """
+    known = links if isinstance(links, list) else []
+    between = [each for each in known if FRONTEND not in (each["sender"], each["receiver"])]
+    return ", ".join(sorted({each["kind"] for each in between}))
+
+
 @contextmanager
-def _fleet(work: Path, plan: Plan, name: str) -> Iterator[str]:
+def _fleet(work: Path, plan: Plan, name: str) -> Iterator[Addresses]:
     path = work / f"plan-{name}.json"
     path.write_text(write_plan(plan), encoding="utf-8")
     settings = FleetSettings(
         plan=path, repository=work / "models", executor="cuda", logs=work / "logs" / name
     )
     with LocalFleet(settings, plan) as fleet:
-        yield fleet.start(_START_S).inference
+        yield fleet.start(_START_S)
 
 
 def _profile(work: Path, batch: int) -> LatencyProfile:

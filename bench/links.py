@@ -3,7 +3,9 @@
 The sender is this process, the receiver another (`bench/link_receiver.py`), or the same one for
 links inside a process. Both ends share two cores. Latency is from before a frame is sent until its
 tensor is in the receiver's hands, frames far apart; bytes per second are of frames sent as fast as
-the receiver takes them. Kinds take turns, and the median of the rounds counts.
+the receiver takes them. Kinds take turns, and the median of the rounds counts. Over CUDA IPC the
+tensor goes from the sender's device memory into the receiver's (`bench/device_links.py`); a host
+that has no device is told so.
 
 Prints a table to stderr, one JSON line per kind and size and a summary line to stdout, and writes
 lines and a picture to the output folder. Exits with 1 if a bar is missed. See docs/bench.md.
@@ -20,18 +22,21 @@ import statistics
 import sys
 import time
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from bench.device_links import DeviceSender
 from bench.link_receiver import STAMP_BYTES, Taker
 from bench.planned import Lines, errors_in_one_line
 from penstock.aio.loops import new_loop, usual_loop
 from penstock.console import note
+from penstock.cuda.memory import DeviceRefused
 from penstock.domain.errors import InvalidSettings
 from penstock.pictures.canvas import FAINT, GRID, PALETTE, add_axes, new_figure, save
 from penstock.rpc.frames import tensor_header
@@ -56,6 +61,8 @@ _APART_S = 0.003
 _LIMIT_BYTES = 64 * MIB
 _LINE_LIMIT_BYTES = 1 << 24
 _P99 = 0.99
+
+_ALL_THERE: Mapping[LinkKind, str] = MappingProxyType({})
 
 Key: TypeAlias = tuple[LinkKind, int]
 
@@ -88,9 +95,13 @@ class Ends:
 
     link: LinkSender
     told: asyncio.Queue[str]
+    device: DeviceSender | None = None
 
     async def send(self, size: int, buffer: memoryview) -> None:
         """Send a tensor that says when it left."""
+        if self.device is not None:
+            await self.device.send(self.link, size)
+            return
         buffer[:STAMP_BYTES] = time.monotonic_ns().to_bytes(STAMP_BYTES, "little")
         data = buffer[:size]
         tensor = tensor_header("x", "UINT8", (size,), [data])
@@ -118,8 +129,10 @@ def main(
         chosen = kinds_of(kinds)
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:_CORES])
     with asyncio.Runner(loop_factory=lambda: new_loop(usual_loop())) as runner:
-        figures = runner.run(measured(chosen, rounds, frames, seconds))
-    sys.exit(report(figures, out_dir))
+        missing = runner.run(not_available(chosen))
+        there = [kind for kind in chosen if kind not in missing]
+        figures = runner.run(measured(there, rounds, frames, seconds))
+    sys.exit(report(figures, out_dir, missing))
 
 
 def kinds_of(text: str) -> list[LinkKind]:
@@ -133,6 +146,17 @@ def kinds_of(text: str) -> list[LinkKind]:
     if not set(names) <= known.keys():
         raise InvalidSettings("--kinds", "", ", ".join(known), text)
     return [known[name] for name in names]
+
+
+async def not_available(kinds: Sequence[LinkKind]) -> dict[LinkKind, str]:
+    """Return the kinds of link that this host does not have, and why."""
+    if LinkKind.CUDA_IPC not in kinds:
+        return {}
+    try:
+        async with ends_of(LinkKind.CUDA_IPC):
+            return {}
+    except (DeviceRefused, InvalidSettings) as error:
+        return {LinkKind.CUDA_IPC: str(error)}
 
 
 async def measured(
@@ -152,20 +176,32 @@ async def measured(
 async def ends_of(kind: LinkKind) -> AsyncIterator[Ends]:
     """Open a link of a kind."""
     told: asyncio.Queue[str] = asyncio.Queue()
-    near = kind is LinkKind.SAME_PROCESS
-    async with _neighbour(told) if near else _far_end(told) as (address, neighbours):
-        link = LinkSender(
-            address,
-            "bench",
-            limit_bytes=_LIMIT_BYTES,
-            neighbours=neighbours,
-            **({"shared_bytes": 0} if kind is LinkKind.STREAM else {}),
-        )
-        await link.opened()
-        if link.kind is not kind:
-            raise InvalidSettings("--kinds", "", f"a link by {kind.value}", str(link.kind))
-        yield Ends(link, told)
-        await link.close()
+    near, on_device = kind is LinkKind.SAME_PROCESS, kind is LinkKind.CUDA_IPC
+    with _device_sender() if on_device else nullcontext() as device:
+        far = _neighbour(told) if near else _far_end(told, on_device=on_device)
+        async with far as (address, neighbours):
+            link = LinkSender(
+                address,
+                "bench",
+                limit_bytes=_LIMIT_BYTES,
+                neighbours=neighbours,
+                device=device.source if device is not None else None,
+                **({"shared_bytes": 0} if kind is LinkKind.STREAM else {}),
+            )
+            await link.opened()
+            if link.kind is not kind:
+                raise InvalidSettings("--kinds", "", f"a link by {kind.value}", str(link.kind))
+            yield Ends(link, told, device)
+            await link.close()
+
+
+@contextmanager
+def _device_sender() -> Iterator[DeviceSender]:
+    sender = DeviceSender()
+    try:
+        yield sender
+    finally:
+        sender.close()
 
 
 @asynccontextmanager
@@ -178,9 +214,9 @@ async def _neighbour(told: asyncio.Queue[str]) -> AsyncIterator[tuple[str, Neigh
 
 
 @asynccontextmanager
-async def _far_end(told: asyncio.Queue[str]) -> AsyncIterator[tuple[str, None]]:
+async def _far_end(told: asyncio.Queue[str], *, on_device: bool) -> AsyncIterator[tuple[str, None]]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.link_receiver"),
+        *(sys.executable, "-m", "bench.link_receiver", *(["--device"] if on_device else [])),
         cwd=Path(__file__).parents[1],
         stdin=PIPE,
         stdout=PIPE,
@@ -190,10 +226,12 @@ async def _far_end(told: asyncio.Queue[str]) -> AsyncIterator[tuple[str, None]]:
         raise RuntimeError("a process without pipes")
     address = json.loads(await process.stdout.readline())["address"]
     hearing = asyncio.create_task(_hear(process.stdout, told))
-    yield address, None
-    process.stdin.close()
-    await process.wait()
-    await hearing
+    try:
+        yield address, None
+    finally:
+        process.stdin.close()
+        await process.wait()
+        await hearing
 
 
 async def _hear(lines: asyncio.StreamReader, told: asyncio.Queue[str]) -> None:
@@ -224,8 +262,16 @@ async def _as_fast_as_taken(ends: Ends, size: int, buffer: memoryview, seconds: 
         await asyncio.sleep(0)  # a sender does other things, too
 
 
-def report(figures: dict[Key, Figures], out_dir: Path) -> bool:
-    """Print table, lines and summary, and draw; return whether a bar was missed."""
+def report(
+    figures: dict[Key, Figures], out_dir: Path, missing: Mapping[LinkKind, str] = _ALL_THERE
+) -> bool:
+    """Print table, lines and summary, and draw; return whether a bar was missed.
+
+    Args:
+        figures: of the kinds that were measured.
+        out_dir: for lines and picture.
+        missing: why others were not.
+    """
     told = Lines(out_dir / "links.jsonl")
     sys.stderr.write(f"{'kind':15}{'KiB':>8}{'p50 µs':>10}{'p99 µs':>10}{'GB/s':>8}{'1/s':>10}\n")
     lines = [each.line(kind, size) for (kind, size), each in figures.items()]
@@ -234,6 +280,9 @@ def report(figures: dict[Key, Figures], out_dir: Path) -> bool:
         rate = f"{line['gigabytes_per_s']:8.2f}{line['frames_per_s']:10,d}"
         sys.stderr.write(f"{line['kind']:15}{line['bytes'] // KIB:8,d}{latency}{rate}\n")
         told.tell(line)
+    for kind, reason in missing.items():
+        sys.stderr.write(f"{kind.value:15}not available: {reason}\n")
+        told.tell({"kind": kind.value, "not_available": reason})
     total = summary(lines)
     told.tell(total)
     draw(lines, out_dir / PICTURE)

@@ -24,12 +24,14 @@ class FrameHeader(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., run_stage: _Optional[_Union[RunStage, _Mapping]] = ..., result: _Optional[_Union[BatchResult, _Mapping]] = ..., report: _Optional[_Union[StageReport, _Mapping]] = ..., cancel: _Optional[_Union[CancelBatch, _Mapping]] = ..., link_opened: _Optional[_Union[LinkOpened, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("sender", "local_socket")
+    __slots__ = ("sender", "local_socket", "device")
     SENDER_FIELD_NUMBER: _ClassVar[int]
     LOCAL_SOCKET_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
     sender: str
     local_socket: str
-    def __init__(self, sender: _Optional[str] = ..., local_socket: _Optional[str] = ...) -> None: ...
+    device: str
+    def __init__(self, sender: _Optional[str] = ..., local_socket: _Optional[str] = ..., device: _Optional[str] = ...) -> None: ...
 
 class LinkOpened(_message.Message):
     __slots__ = ("receiver", "kind")
@@ -40,16 +42,26 @@ class LinkOpened(_message.Message):
     def __init__(self, receiver: _Optional[str] = ..., kind: _Optional[str] = ...) -> None: ...
 
 class TensorHeader(_message.Message):
-    __slots__ = ("name", "datatype", "shape", "byte_size")
+    __slots__ = ("name", "datatype", "shape", "byte_size", "device")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DATATYPE_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     BYTE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
     name: str
     datatype: str
     shape: _containers.RepeatedScalarFieldContainer[int]
     byte_size: int
-    def __init__(self, name: _Optional[str] = ..., datatype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., byte_size: _Optional[int] = ...) -> None: ...
+    device: DeviceRegion
+    def __init__(self, name: _Optional[str] = ..., datatype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., byte_size: _Optional[int] = ..., device: _Optional[_Union[DeviceRegion, _Mapping]] = ...) -> None: ...
+
+class DeviceRegion(_message.Message):
+    __slots__ = ("generation", "start")
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    generation: int
+    start: int
+    def __init__(self, generation: _Optional[int] = ..., start: _Optional[int] = ...) -> None: ...
 
 class Hop(_message.Message):
     __slots__ = ("instance_id", "address", "start_in_us", "sequence", "stage", "first", "count")

@@ -17,13 +17,19 @@ from functools import partial
 from typing import Protocol, TypeAlias
 
 from penstock.domain.tensors import Tensor
-from worker.executors.base import Executor, Flight, OverlappingExecutor, StageResult
+from worker.executors.base import Executor, Flight, Handover, OverlappingExecutor, StageResult
 
 _BRIEF_NS = 500_000  # as long as the event loop waits for the interpreter, see `worker.process`
 _FORGETTING = 1.1  # the least time grows so much with each run that took longer
 
 Join: TypeAlias = Callable[[], Sequence[Tensor]]
 Copied: TypeAlias = Future[Flight]
+Onward: TypeAlias = Callable[[], Sequence[Handover]]
+
+
+def to_host() -> Sequence[Handover]:
+    """Say that all outputs are wanted in host memory."""
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +57,22 @@ class Computing(Protocol):
         """
         ...
 
-    def start(self, join: Join, samples: int, copied: Copied | None, *, queued: bool) -> Started:
+    def start(
+        self,
+        join: Join,
+        samples: int,
+        copied: Copied | None,
+        onward: Onward = to_host,
+        *,
+        queued: bool,
+    ) -> Started:
         """Compute a batch.
 
         Args:
             join: gives its inputs; called in another thread.
             samples: rows.
             copied: what `copy_in` gave for it, if it was asked.
+            onward: says, when it is computed, what need not come to host memory.
             queued: as in `Executor.run`.
         """
         ...
@@ -96,6 +111,7 @@ class _Direct:
         join: Join,
         samples: int,
         copied: Copied | None,  # noqa: ARG002 - there is none
+        onward: Onward = to_host,  # noqa: ARG002 - it computes in host memory
         *,
         queued: bool,
     ) -> Started:
@@ -136,17 +152,18 @@ class _Overlapped:
         join: Join,
         samples: int,
         copied: Copied | None,
+        onward: Onward = to_host,
         *,
         queued: bool,  # noqa: ARG002 - only emulation asks
     ) -> Started:
         coming = copied or self.copy_in(join, samples)
         loop = asyncio.get_running_loop()
         accepted = loop.run_in_executor(self._compute, _launched, coming)
-        return Started(accepted, asyncio.ensure_future(self._result(accepted)))
+        return Started(accepted, asyncio.ensure_future(self._result(accepted, onward)))
 
-    async def _result(self, accepted: asyncio.Future[Flight]) -> StageResult:
-        flight = await accepted
-        return await asyncio.get_running_loop().run_in_executor(self._out_of, flight.result)
+    async def _result(self, accepted: asyncio.Future[Flight], onward: Onward) -> StageResult:
+        flight, loop = await accepted, asyncio.get_running_loop()
+        return await loop.run_in_executor(self._out_of, flight.result, onward())
 
 
 def _settle(result: asyncio.Future[StageResult], run: Callable[[], StageResult]) -> None:

@@ -14,17 +14,18 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from penstock.domain.devices import DeviceRoom, DeviceTensor
 from penstock.domain.tensors import Buffer, Tensor
 from penstock.domain.units import Micros
-from penstock.rpc.frames import tensor_header
+from penstock.rpc.device_frames import headers_of, parts_of, withdraw
 from penstock.rpc.links import LinkFull, LinkLost, LinkSender, Neighbours
+from penstock.rpc.local_offer import DeviceSource
 from protos.link_pb2 import (
     BatchResult,
     FrameHeader,
     LinkOpened,
     RunStage,
     StageReport,
-    TensorHeader,
 )
 
 _log = logging.getLogger(__name__)
@@ -53,22 +54,34 @@ class Forwarding:
         instance: our own name.
         frontend: the link that reports and results go to.
         neighbours: the other instances of this process.
+        device: where tensors may be left for other instances; None: there is no device.
     """
 
     def __init__(
-        self, instance: str, frontend: LinkSender, neighbours: Neighbours | None = None
+        self,
+        instance: str,
+        frontend: LinkSender,
+        neighbours: Neighbours | None = None,
+        device: DeviceSource | None = None,
     ) -> None:
         self._instance = instance
         self._frontend = frontend
         self._neighbours = neighbours
+        self._device = device
         self._telling: set[asyncio.Task[None]] = set()
         self._next: dict[str, _Next] = {}
 
     def prepare(self, address: str, name: str = "") -> None:
-        """Open the link to a next instance or acceptor, unless it is open."""
+        """Open the link to a next instance or acceptor, unless it is open.
+
+        Args:
+            address: of its link.
+            name: of an instance; an acceptor, which has no device, has none.
+        """
         if address in self._next:
             return
-        link = LinkSender(address, self._instance, neighbours=self._neighbours)
+        device = self._device if name else None
+        link = LinkSender(address, self._instance, neighbours=self._neighbours, device=device)
         held = _Next(name or address, link)
         self._next[address] = held
         link.closed.add_done_callback(lambda closed: self._lose(address, held, closed))
@@ -76,14 +89,27 @@ class Forwarding:
         self._telling.add(telling)
         telling.add_done_callback(self._telling.discard)
 
+    def room(self, address: str) -> DeviceRoom | None:
+        """Return where tensors for an instance may stay on the device; None: nowhere."""
+        held = self._next.get(address)
+        return held.link.pool if held is not None else None
+
+    async def close(self) -> None:
+        """End the links that were opened here; what was sent is no loss."""
+        ended = [*self._next.values()]
+        self._next.clear()
+        for held in ended:
+            held.sent.clear()
+        await asyncio.gather(*[held.link.close() for held in ended])
+
     def report(self, report: StageReport) -> None:
         """Tell the frontend what happened to a batch."""
         self._to_frontend(FrameHeader(report=report), ())
 
     def result(self, result: BatchResult, tensors: Sequence[Tensor]) -> None:
         """Send the last stage's outputs to the frontend, and its report with them."""
-        result.tensors.extend(_headers(tensors))
-        self._to_frontend(FrameHeader(result=result), [each.data for each in tensors])
+        result.tensors.extend(headers_of(tensors, None))
+        self._to_frontend(FrameHeader(result=result), parts_of(tensors))
 
     def reply(
         self,
@@ -105,11 +131,12 @@ class Forwarding:
             now_us: the present instant.
         """
         self.prepare(address)
-        result.tensors.extend(_headers(tensors))
         sent = _Sent(result.batch_id, place, abandon_us)
         self._send(address, sent, FrameHeader(result=result), tensors, now_us)
 
-    def batch(self, run: RunStage, tensors: Sequence[Tensor], now_us: Micros) -> None:
+    def batch(
+        self, run: RunStage, tensors: Sequence[Tensor | DeviceTensor], now_us: Micros
+    ) -> None:
         """Send a batch, or rows of it, to the instance whose turn it is.
 
         Args:
@@ -119,7 +146,6 @@ class Forwarding:
         """
         hop = run.route[run.stage]
         self.prepare(hop.address, hop.instance_id)
-        run.tensors.extend(_headers(tensors))
         sent = _Sent(run.batch_id, run.stage, now_us + run.abandon_in_us)
         self._send(hop.address, sent, FrameHeader(run_stage=run), tensors, now_us)
 
@@ -128,13 +154,17 @@ class Forwarding:
         address: str,
         sent: _Sent,
         header: FrameHeader,
-        tensors: Sequence[Tensor],
+        tensors: Sequence[Tensor | DeviceTensor],
         now_us: Micros,
     ) -> None:
         held = self._next[address]
+        announced = header.run_stage if header.HasField("run_stage") else header.result
+        pool = held.link.pool
         try:
-            held.link.send_nowait(header, [each.data for each in tensors])
+            announced.tensors.extend(headers_of(tensors, pool))
+            held.link.send_nowait(header, parts_of(tensors))
         except (LinkLost, LinkFull) as error:
+            withdraw(announced.tensors, pool)
             self._report_lost(sent, held.name, str(error))
             return
         while held.sent and held.sent[0].abandon_us <= now_us:
@@ -172,7 +202,3 @@ class Forwarding:
             self._frontend.send_nowait(header, parts)
         except (LinkLost, LinkFull) as error:
             _log.warning("not sent: %s", error)
-
-
-def _headers(tensors: Sequence[Tensor]) -> list[TensorHeader]:
-    return [tensor_header(each.name, each.datatype, each.shape, [each.data]) for each in tensors]

@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.aio.clock import MonotonicClock
+from penstock.cuda.memory import DeviceMemory
 from penstock.domain.errors import StageLoadFailed
 from penstock.domain.execution import Computation
 from penstock.domain.units import Micros
+from penstock.rpc.device_reader import DeviceDoor
 from penstock.rpc.links import FRONTEND, LinkReceiver, LinkSender, LinkServer, Neighbours
 from penstock.shares.base import HeldShare, Obtained, ShareUnavailable
 from penstock.shares.held import ShareHolder
+from worker.device_links import device_memory, device_source
 from worker.executors import new_executor
 from worker.executors.base import Executor
 from worker.forwarding import Forwarding
@@ -34,12 +37,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A stage that can be computed."""
+    """A stage that can be computed.
+
+    Attributes:
+        memory: of its device, if links may use it.
+    """
 
     executor: Executor
     stage: Stage
     share: HeldShare
     computation: Computation
+    memory: DeviceMemory | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +65,7 @@ class Instance:
     obtained: Obtained
     computation: Computation
     lost: asyncio.Future[str]
+    _forwarding: Forwarding
     _loaded: Loaded
     _server: LinkServer
     _frontend: LinkSender
@@ -65,6 +74,7 @@ class Instance:
     async def close(self) -> None:
         """Let go of everything: links, then what lies on the share, then the share."""
         await self._server.stop()
+        await self._forwarding.close()
         await self._frontend.close()
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._compute, _unload, self._loaded)
@@ -94,16 +104,21 @@ async def open_instance(
     await frontend.opened()
     lost: asyncio.Future[str] = loop.create_future()
     frontend.closed.add_done_callback(lambda _: _lose(lost, settings.instance))
+    memory = loaded.memory
+    source = device_source(memory, loaded.stage) if memory is not None else None
+    forwarding = Forwarding(settings.instance, frontend, neighbours, source)
     performer = StagePerformer(
         instance=settings.instance,
         executor=loaded.executor,
         compute=compute,
-        forwarding=Forwarding(settings.instance, frontend, neighbours),
+        forwarding=forwarding,
         now_us=MonotonicClock().now_us,
         largest_batch=settings.order.batch,
         rows=Rows((*loaded.stage.inputs, *loaded.stage.outputs)),
     )
-    await server.start(LinkReceiver(performer.on_frame, _frontend_loss(lost, settings.instance)))
+    on_lost = _frontend_loss(lost, settings.instance)
+    door = DeviceDoor(memory, performer.on_device_frame) if memory is not None else None
+    await server.start(LinkReceiver(performer.on_frame, on_lost, device=door))
     return Instance(
         name=settings.instance,
         port=server.port,
@@ -111,6 +126,7 @@ async def open_instance(
         obtained=loaded.share.obtained,
         computation=loaded.computation,
         lost=lost,
+        _forwarding=forwarding,
         _loaded=loaded,
         _server=server,
         _frontend=frontend,
@@ -126,7 +142,8 @@ def _load(settings: InstanceSettings, shares: ShareHolder) -> Loaded:
         raise StageLoadFailed(f"{stage.name}: its share of the GPU: {error}") from error
     executor = new_executor(settings.executor, settings.threads, stream=share.stream)
     try:
-        return Loaded(executor, stage, share, executor.load(stage))
+        computation = executor.load(stage)
+        return Loaded(executor, stage, share, computation, device_memory(settings.executor))
     except BaseException:
         executor.close()
         share.close()

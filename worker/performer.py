@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor as ThreadExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias
 
+from penstock.domain.devices import DeviceBytes, DeviceTensor
 from penstock.domain.ids import BatchId
 from penstock.domain.tensors import Tensor
 from penstock.domain.units import US_PER_SECOND, Micros
-from penstock.rpc.frames import tensors_of
+from penstock.rpc.frames import NOWHERE, tensors_of
+from penstock.rpc.links import LinkLost
 from penstock.scheduling.parts import Part, next_parts
 from penstock.scheduling.stage_runner import (
     Abandon,
@@ -34,7 +36,7 @@ from penstock.scheduling.stage_runner import (
 )
 from protos.link_pb2 import BatchResult, FrameHeader, Hop, RunStage, StageReport
 from worker.computing import Copied, new_computing
-from worker.executors.base import Executor, StageResult
+from worker.executors.base import Executor, Handover, StageResult
 from worker.forwarding import Forwarding
 from worker.rows import Piece, Rows
 
@@ -50,12 +52,14 @@ class _Held:
     """A batch, or a part of one, between its arrival and its report.
 
     Attributes:
+        own: the rows that it has when all have come.
         run: the header that came last, without tensors; its durations count from `arrived_us`.
         pieces: the rows that have come.
         copied: what was begun with it before it starts.
         accepted_us: when the next batch could start.
     """
 
+    own: Part
     run: RunStage
     arrived_us: Micros
     pieces: list[Piece] = field(default_factory=list)
@@ -66,12 +70,7 @@ class _Held:
     @property
     def complete(self) -> bool:
         """Whether all of its rows have come."""
-        return sum(each.count for each in self.pieces) == self.samples
-
-    @property
-    def samples(self) -> int:
-        """How many rows it has when all have come."""
-        return _own(self.run).count
+        return sum([each.count for each in self.pieces]) == self.own.count
 
 
 class StagePerformer:
@@ -116,15 +115,43 @@ class StagePerformer:
             case kind:
                 _log.warning("%s sent a %s, which an instance does not take", sender, kind)
 
-    def _arrive(self, run: RunStage, views: Sequence[memoryview]) -> None:
-        complaint = self._complaint(run)
+    def on_device_frame(
+        self,
+        sender: str,
+        header: FrameHeader,
+        views: Sequence[memoryview],
+        places: Mapping[int, DeviceBytes],
+    ) -> None:
+        """Take one frame from a link, of whose tensors some lie on the device."""
+        if header.HasField("run_stage"):
+            self._arrive(header.run_stage, views, places)
+        else:
+            _log.warning("%s sent tensors on the device that are no batch", sender)
+
+    def _arrive(
+        self,
+        run: RunStage,
+        views: Sequence[memoryview],
+        places: Mapping[int, DeviceBytes] = NOWHERE,
+    ) -> None:
+        if run.stage >= len(run.route):
+            detail = f"stage {run.stage} of a route of {len(run.route)}"
+            self._report(run, StageReport.FAILED, detail)
+            return
+        own = _own(run)
+        brought = Part(own.stage, run.first, run.count) if run.count else own
+        key = (run.batch_id, run.stage)
+        held = self._held.get(key)
+        complaint = self._complaint(own, brought, held)
         if complaint:
             self._report(run, StageReport.FAILED, complaint)
             return
         now_us = self._now_us()
-        held = self._held.setdefault((run.batch_id, run.stage), _Held(run, now_us))
-        hop, brought = run.route[run.stage], _brought(run)
-        held.pieces.append(Piece(brought.first, brought.count, tensors_of(run.tensors, views)))
+        if held is None:
+            held = self._held[key] = _Held(own, run, now_us)
+        hop = run.route[run.stage]
+        tensors = tensors_of(run.tensors, views, places)
+        held.pieces.append(Piece(brought.first, brought.count, tensors))
         run.ClearField("tensors")
         held.run, held.arrived_us = run, now_us
         self._prepare(run)
@@ -137,7 +164,7 @@ class StagePerformer:
                 abandon_us=now_us + run.abandon_in_us,
                 place=run.stage,
                 rows=brought.count,
-                of_rows=held.samples,
+                of_rows=own.count,
             )
         )
 
@@ -150,20 +177,15 @@ class StagePerformer:
             for reply in run.replies:
                 self._forwarding.prepare(reply.address)
 
-    def _complaint(self, run: RunStage) -> str:
+    def _complaint(self, own: Part, brought: Part, held: _Held | None) -> str:
         """Return why a batch or rows of a part cannot be taken; empty if they can."""
-        if run.stage >= len(run.route):
-            return f"stage {run.stage} of a route of {len(run.route)}"
-        own, brought = _own(run), _brought(run)
         if not 1 <= own.count <= self._largest_batch:
             return f"a batch of {own.count}; this stage takes 1 to {self._largest_batch}"
         if brought.first < own.first or brought.end > own.end:
             rows = f"rows {brought.first}-{brought.end - 1}"
             return f"{rows} for a part from row {own.first} of {own.count} rows"
-        held = self._held.get((run.batch_id, run.stage))
-        pieces = held.pieces if held else ()
-        if any(_overlap(each, brought) for each in pieces):
-            return "the rows are here already" if run.count else "the batch is here already"
+        if held is not None and any(_overlap(each, brought) for each in held.pieces):
+            return "the batch is here already" if brought is own else "the rows are here already"
         return ""
 
     def _post(self, event: RunnerEvent) -> None:
@@ -179,9 +201,11 @@ class StagePerformer:
 
     def _copy_in(self, held: _Held) -> None:
         """Begin with a batch that waits, if few others have been begun with."""
-        begun = sum(each.copied is not None for each in self._held.values())
-        if held.complete and begun < _BEGUN:
-            held.copied = self._computing.copy_in(self._inputs(held), held.samples)
+        if not held.complete:
+            return
+        begun = sum([each.copied is not None for each in self._held.values()])
+        if begun < _BEGUN:
+            held.copied = self._computing.copy_in(self._inputs(held), held.own.count)
 
     def _inputs(self, held: _Held) -> Callable[[], Sequence[Tensor]]:
         return partial(self._rows.join, held.pieces)
@@ -190,13 +214,25 @@ class StagePerformer:
         held = self._held[key]
         held.started_us = self._now_us()
         copied, held.copied = held.copied, None
-        started = self._computing.start(self._inputs(held), held.samples, copied, queued=queued)
+        started = self._computing.start(
+            *(self._inputs(held), held.own.count, copied),
+            onward=partial(self._handovers, held),
+            queued=queued,
+        )
+        if started.result.done():  # the answer leaves first; the next batch starts a turn later
+            held.accepted_us = self._now_us()
+            self._finish(key, started.result)
+            asyncio.get_running_loop().call_soon(self._start_another, key)
+            return
         started.accepted.add_done_callback(lambda _: self._accept(key))
         started.result.add_done_callback(lambda done: self._finish(key, done))
 
     def _accept(self, key: _Key) -> None:
-        """Let the next batch start."""
+        """Take it that the device can begin with the next batch."""
         self._held[key].accepted_us = self._now_us()
+        self._start_another(key)
+
+    def _start_another(self, key: _Key) -> None:
         self._post(ComputeFinished(BatchId(key[0]), key[1]))
 
     def _finish(self, key: _Key, done: asyncio.Future[StageResult]) -> None:
@@ -206,7 +242,8 @@ class StagePerformer:
         if error is not None:
             _log.warning("batch %d failed: %s", key[0], error, exc_info=error)
             detail = " ".join(f"{type(error).__name__}: {error}".split())
-            self._report(held.run, StageReport.FAILED, detail)
+            lost = isinstance(error, LinkLost)  # with inputs that lay on the sender's device
+            self._report(held.run, StageReport.FAILED, detail, retriable=lost)
             return
         result = done.result()
         compute_us = result.compute_us
@@ -221,22 +258,36 @@ class StagePerformer:
             compute_us=compute_us,
             overrun_us=result.overrun_us,
         )
-        self._send(held, report, result.tensors)
+        self._send(held, report, result)
 
-    def _send(self, held: _Held, report: StageReport, tensors: Sequence[Tensor]) -> None:
-        run, now_us = held.run, self._now_us()
+    def _handovers(self, held: _Held) -> Sequence[Handover]:
+        """Return what of a batch need not come to host memory."""
+        own, route = held.own, held.run.route
+        return [
+            Handover(
+                self._forwarding.room(route[place].address),
+                rows.first - own.first if rows is not None else 0,
+                rows.count if rows is not None else own.count,
+            )
+            for place, rows in _following(held.run)
+        ]
+
+    def _send(self, held: _Held, report: StageReport, result: StageResult) -> None:
+        run, now_us, tensors = held.run, self._now_us(), result.tensors
         following = _following(run)
         if not following:
             self._answer(held, report, tensors, now_us)
             return
-        own = _own(run)
+        own = held.own
         route = _shortened(run.route, now_us - held.arrived_us)
-        for place, rows in following:
+        handed = result.handed or (None,) * len(following)
+        for (place, rows), on_device in zip(following, handed, strict=True):
             onward = _onward(run, now_us - held.arrived_us, place, route)
-            sent = tensors
+            sent: Sequence[Tensor | DeviceTensor] = on_device or tensors
             if rows is not None:
                 onward.first, onward.count = rows.first, rows.count
-                sent = self._rows.cut(tensors, rows.first - own.first, rows.count)
+                first = rows.first - own.first
+                sent = on_device or self._rows.cut(tensors, first, rows.count)
             self._forwarding.batch(onward, sent, now_us)
         self._forwarding.report(report)
 
@@ -244,7 +295,7 @@ class StagePerformer:
         self, held: _Held, report: StageReport, tensors: Sequence[Tensor], now_us: Micros
     ) -> None:
         """Send what the last stage made to the frontend, or to each acceptor its rows."""
-        run, own = held.run, _own(held.run)
+        run, own = held.run, held.own
         hop = run.route[run.stage]
         result = BatchResult(batch_id=run.batch_id, report=report, first=hop.first, count=hop.count)
         if not run.replies:
@@ -261,8 +312,11 @@ class StagePerformer:
             self._forwarding.reply(reply.address, result, sent, place, abandon_us, now_us)
             result = BatchResult(batch_id=run.batch_id)
 
-    def _report(self, run: RunStage, outcome: StageReport.Outcome, detail: str) -> None:
-        self._forwarding.report(self._new_report(run, outcome, detail=detail))
+    def _report(
+        self, run: RunStage, outcome: StageReport.Outcome, detail: str, *, retriable: bool = False
+    ) -> None:
+        report = self._new_report(run, outcome, detail=detail, retriable=retriable)
+        self._forwarding.report(report)
 
     def _new_report(
         self,
@@ -273,6 +327,7 @@ class StagePerformer:
         waited_us: Micros = 0,
         compute_us: Micros = 0,
         overrun_us: Micros = 0,
+        retriable: bool = False,
     ) -> StageReport:
         return StageReport(
             batch_id=run.batch_id,
@@ -283,6 +338,7 @@ class StagePerformer:
             compute_us=compute_us,
             overrun_us=overrun_us,
             detail=detail,
+            retriable=retriable,
         )
 
     def _arm(self, at_us: Micros) -> None:
@@ -297,12 +353,6 @@ def _own(run: RunStage) -> Part:
     """Return the rows that the receiver's hop runs."""
     hop = run.route[run.stage]
     return Part(hop.stage, hop.first, hop.count or run.samples)
-
-
-def _brought(run: RunStage) -> Part:
-    """Return the rows that have come with this frame."""
-    own = _own(run)
-    return Part(own.stage, run.first, run.count) if run.count else own
 
 
 def _overlap(piece: Piece, rows: Part) -> bool:

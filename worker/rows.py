@@ -9,10 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import TypeAlias
 
 from penstock.domain.blocks import DYNAMIC, TensorSpec
+from penstock.domain.devices import DeviceBytes
 from penstock.domain.errors import InvalidInput
 from penstock.domain.tensors import Buffer, Tensor
+
+Stretch: TypeAlias = Buffer | DeviceBytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +71,7 @@ class Rows:
         if axis is None:
             return tensor
         shape = (*tensor.shape[:axis], count, *tensor.shape[axis + 1 :])
-        stretches = _stretches(tensor, axis, first, count)
-        data = stretches[0] if len(stretches) == 1 else b"".join(stretches)
-        return Tensor(tensor.name, tensor.datatype, shape, data)
+        return _put_together(tensor, shape, _stretches(tensor, axis, first, count))
 
     def _join(self, parts: Sequence[Tensor]) -> Tensor:
         axis = self._axis(parts[0])
@@ -79,20 +82,37 @@ class Rows:
             if _beside(each, axis) != _beside(first, axis):
                 raise InvalidInput("batch", first.name, _words(first), _words(each))
         stretches = [_stretches(each, axis, 0, each.shape[axis]) for each in parts]
-        data = b"".join(part for row in zip(*stretches, strict=True) for part in row)
         rows = sum(each.shape[axis] for each in parts)
         shape = (*first.shape[:axis], rows, *first.shape[axis + 1 :])
-        return Tensor(first.name, first.datatype, shape, data)
+        return _put_together(first, shape, [*chain.from_iterable(zip(*stretches, strict=True))])
 
 
-def _stretches(tensor: Tensor, axis: int, first: int, count: int) -> list[Buffer]:
+def _put_together(like: Tensor, shape: tuple[int, ...], stretches: Sequence[Stretch]) -> Tensor:
+    """Return a tensor of stretches; no byte leaves a device for that."""
+    here = [each for each in stretches if isinstance(each, bytes | memoryview)]
+    if len(here) < len(stretches):
+        return Tensor(like.name, like.datatype, shape, b"", tuple(stretches))
+    data = here[0] if len(here) == 1 else b"".join(here)
+    return Tensor(like.name, like.datatype, shape, data)
+
+
+def _stretches(tensor: Tensor, axis: int, first: int, count: int) -> list[Stretch]:
     """Return the bytes of some rows, one stretch for each index before their axis."""
     before = math.prod(tensor.shape[:axis])
     rows = tensor.shape[axis]
-    row_bytes = len(tensor.data) // max(1, before * rows)
-    view = memoryview(tensor.data)
+    row_bytes = tensor.size // max(1, before * rows)
     starts = ((index * rows + first) * row_bytes for index in range(before))
-    return [view[start : start + count * row_bytes] for start in starts]
+    if not tensor.pieces:
+        view = memoryview(tensor.data)
+        return [view[start : start + count * row_bytes] for start in starts]
+    (whole,) = tensor.pieces  # as it came from a link
+    return [_part(whole, start, start + count * row_bytes) for start in starts]
+
+
+def _part(whole: Stretch, start: int, end: int) -> Stretch:
+    if isinstance(whole, bytes | memoryview):
+        return whole[start:end]
+    return whole.part(start, end)
 
 
 def _beside(tensor: Tensor, axis: int) -> tuple[object, ...]:

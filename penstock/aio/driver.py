@@ -32,8 +32,8 @@ class Driver:
 
     Arrivals may be gathered. Under load a batch of one costs a frontend and an instance nearly as
     much as a batch of ten, and whoever waits for the processor waits in front of the dispatcher,
-    where nothing can be batched. So an arrival is handled at once if none was for a while, else
-    with all others that come in that while.
+    where nothing can be batched. So an arrival is handled in the next turn of the loop if none was
+    for a while, else with all others that come in that while.
 
     Args:
         machine: the dispatcher.
@@ -61,7 +61,7 @@ class Driver:
         self._gather_us = gather_us
         self._arrived: list[RequestArrived] = []
         self._admitted_us = -gather_us
-        self._admission: asyncio.TimerHandle | None = None
+        self._admission: asyncio.Handle | None = None
 
     def post(self, event: Event) -> None:
         """Handle an event now, or right after the one being handled; an arrival soon."""
@@ -75,14 +75,17 @@ class Driver:
 
     def _gather(self, arrival: RequestArrived) -> None:
         self._arrived.append(arrival)
-        if self._admission is not None:
-            return
-        wait_us = self._admitted_us + self._gather_us - self._clock.now_us()
-        if wait_us <= 0:
+        if not self._gather_us:
             self._admit()
-        else:
-            loop = asyncio.get_running_loop()
-            self._admission = loop.call_later(wait_us / US_PER_SECOND, self._admit)
+        elif self._admission is None:
+            self._admission = self._admission_due()
+
+    def _admission_due(self) -> asyncio.Handle:
+        loop = asyncio.get_running_loop()
+        wait_us = self._admitted_us + self._gather_us - self._clock.now_us()
+        if wait_us > 0:
+            return loop.call_later(wait_us / US_PER_SECOND, self._admit)
+        return loop.call_soon(self._admit)  # with whoever comes in the same turn
 
     def _admit(self) -> None:
         """Handle what has arrived."""
@@ -121,13 +124,15 @@ class Driver:
     def _handle(self, event: Event) -> None:
         now_us = self._clock.now_us()
         effects = self._machine.handle(now_us, event)
-        if self._log is not None:
-            self._log(now_us, event, effects)
-        for effect in effects:
-            if isinstance(effect, WakeAt):
-                self._arm(effect.at_us)
-            else:
-                self._perform(effect)
+        try:
+            for effect in effects:
+                if isinstance(effect, WakeAt):
+                    self._arm(effect.at_us)
+                else:
+                    self._perform(effect)
+        finally:  # a batch is on its way before it is written about
+            if self._log is not None:
+                self._log(now_us, event, effects)
 
     def _arm(self, at_us: Micros) -> None:
         self._disarm()

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeAlias
 
+from penstock.domain.devices import DeviceBytes
+from penstock.domain.units import Bytes
+
 Buffer: TypeAlias = bytes | memoryview
 
 # Open Inference Protocol datatypes of fixed width. BYTES has none and never reaches a stage.
@@ -39,18 +42,30 @@ class Tensor:
 
     Attributes:
         shape: every axis known.
-        data: ``byte_size(datatype, shape)`` bytes.
+        data: ``byte_size(datatype, shape)`` bytes, unless some of them are on a device.
+        pieces: then all of them, one after the other, and `data` is empty.
     """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
     data: Buffer
+    pieces: tuple[Buffer | DeviceBytes, ...] = ()
+
+    @property
+    def size(self) -> Bytes:
+        """How many bytes it has, wherever they are."""
+        return sum(map(piece_size, self.pieces)) if self.pieces else len(self.data)
 
     def rows(self, first: int, count: int) -> Buffer:
         """Return the bytes of rows [first, first + count), without a copy."""
         row_bytes = len(self.data) // self.shape[0]
         return memoryview(self.data)[first * row_bytes : (first + count) * row_bytes]
+
+
+def piece_size(piece: Buffer | DeviceBytes) -> Bytes:
+    """Return how many bytes a piece has."""
+    return len(piece) if isinstance(piece, bytes | memoryview) else piece.size
 
 
 def byte_size(datatype: str, shape: Sequence[int]) -> int:

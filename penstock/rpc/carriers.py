@@ -4,9 +4,11 @@
     same process    lives on the sender's event loop            handed over
     shared memory   could open what the sender's hello names    a region of shared memory, or
                                                                 small and on a Unix socket
+    CUDA IPC        could map the sender's device memory, too   as with shared memory; its tensors
+                                                                may lie on the device
     gRPC            anything else                               one message of the gRPC stream
 
-`shared_sender.py` has the second. Knows nothing of frames.
+`shared_sender.py` has the second, `device_sender.py` the third. Knows nothing of frames.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ class LinkKind(Enum):
 
     SAME_PROCESS = "same process"
     SHARED_MEMORY = "shared memory"
+    CUDA_IPC = "CUDA IPC"
     STREAM = "gRPC"
 
 

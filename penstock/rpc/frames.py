@@ -11,11 +11,13 @@ more.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from penstock.domain.devices import DeviceBytes
 from penstock.domain.errors import InvalidInput
 from penstock.domain.tensors import DATATYPE_BYTES, Buffer, Tensor, byte_size
 from penstock.domain.units import Bytes
@@ -26,6 +28,7 @@ LARGEST_FRAME_BYTES = 1 << 32
 _LENGTH = struct.Struct("<I")
 _CHUNK = struct.Struct("<IQ")
 _CHUNK_MARK = 0xFFFF_FFFF
+NOWHERE: Mapping[int, DeviceBytes] = MappingProxyType({})
 
 
 def frame_parts(header: FrameHeader, parts: Iterable[Buffer] = ()) -> list[Buffer]:
@@ -92,22 +95,31 @@ class Assembly:
 def unpack(frame: Buffer) -> tuple[FrameHeader, list[memoryview]]:
     """Return a frame's header and the raw bytes of each tensor it announces.
 
-    The tensors are views of `frame`.
+    The tensors are views of `frame`; of one on a device it is empty.
 
     Raises:
         InvalidInput: the frame contradicts itself.
     """
     view = memoryview(frame)
     header, start = _header(view)
-    sizes = [_checked_size(each) for each in announced(header)]
-    rest = len(view) - start
-    if sum(sizes) != rest:
-        raise _invalid("tensors", f"{sum(sizes)} bytes, as announced", f"{rest} bytes")
+    end = start
     tensors: list[memoryview] = []
-    for size in sizes:
-        tensors.append(view[start : start + size])
-        start += size
+    for each in announced(header):
+        size = _size_here(each)
+        tensors.append(view[end : end + size])
+        end += size
+    if end != len(view):
+        found = f"{len(view) - start} bytes"
+        raise _invalid("tensors", f"{end - start} bytes, as announced", found)
     return header, tensors
+
+
+def on_devices(header: FrameHeader) -> bool:
+    """Return whether any tensor of a frame is on a device."""
+    for each in announced(header):  # noqa: SIM110 - once per frame: a generator costs as much again
+        if each.HasField("device"):
+            return True
+    return False
 
 
 def announced(header: FrameHeader) -> Sequence[TensorHeader]:
@@ -125,15 +137,30 @@ def tensor_header(
     name: str, datatype: str, shape: Sequence[int], parts: Iterable[Buffer]
 ) -> TensorHeader:
     """Return the header of a tensor whose bytes lie in `parts`."""
-    size = sum(len(part) for part in parts)
+    size = sum(map(len, parts))
     return TensorHeader(name=name, datatype=datatype, shape=shape, byte_size=size)
 
 
-def tensors_of(headers: Sequence[TensorHeader], views: Sequence[memoryview]) -> tuple[Tensor, ...]:
-    """Return the tensors of an unpacked frame, without a copy."""
+def tensors_of(
+    headers: Sequence[TensorHeader],
+    views: Sequence[memoryview],
+    places: Mapping[int, DeviceBytes] = NOWHERE,
+) -> tuple[Tensor, ...]:
+    """Return the tensors of an unpacked frame, without a copy.
+
+    Args:
+        headers, views: as they came.
+        places: what lies on the device, by its index.
+    """
     return tuple(
-        Tensor(head.name, head.datatype, tuple(head.shape), view)
-        for head, view in zip(headers, views, strict=True)
+        Tensor(
+            head.name,
+            head.datatype,
+            tuple(head.shape),
+            view,
+            (places[index],) if index in places else (),
+        )
+        for index, (head, view) in enumerate(zip(headers, views, strict=True))
     )
 
 
@@ -164,11 +191,16 @@ def _header(view: memoryview) -> tuple[FrameHeader, int]:
     return header, end
 
 
+def _size_here(tensor: TensorHeader) -> Bytes:
+    size = _checked_size(tensor)
+    return 0 if tensor.HasField("device") else size
+
+
 def _checked_size(tensor: TensorHeader) -> int:
-    datatype, shape = tensor.datatype, tensor.shape
+    datatype, shape = tensor.datatype, tuple(tensor.shape)
     if datatype not in DATATYPE_BYTES:
         raise _invalid(_place(tensor), "a datatype of fixed width", repr(datatype))
-    if min(shape, default=0) < 0:
+    if shape and min(shape) < 0:
         raise _invalid(_place(tensor), "a shape without negative axes", str(list(shape)))
     size = byte_size(datatype, shape)
     if size != tensor.byte_size:

@@ -71,11 +71,12 @@ class Holdings:
         """
         # Memoryviews cannot be watched; an array under them can, and lives as long as they do.
         array = np.frombuffer(data, np.uint8)
-        self._held_bytes += array.nbytes
+        size = array.nbytes
+        self._held_bytes += size
         if self.full:
             self._room.clear()
         lease = _Lease(array, self._let_go)
-        lease.size, lease.freed = array.nbytes, freed
+        lease.size, lease.freed = size, freed
         self._leases[id(lease)] = lease
         return array.data
 
@@ -92,7 +93,7 @@ class Holdings:
         self._held_bytes -= gone.size
         if gone.freed is not None:
             gone.freed()
-        if self.full or self._room.is_set():
+        if self._room.is_set() or self.full:
             return
         self._room.set()
         if self.on_room is not None:

@@ -9,10 +9,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+from penstock.domain.errors import InvalidInput
 from penstock.domain.tensors import Buffer
 from penstock.domain.units import Bytes
 from penstock.rpc.carriers import LinkKind
-from penstock.rpc.frames import Assembly, unpack
+from penstock.rpc.frames import Assembly, on_devices, unpack
 from penstock.rpc.holdings import Holdings
 from protos.link_pb2 import FrameHeader
 
@@ -29,6 +30,7 @@ class Inlet:
     Attributes:
         ended: done when the receiver takes no more from this link; says why.
         holdings: the frames that somebody still looks at.
+        on_device: takes frames with tensors on a device; None: there are none on this link.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Inlet:
         self.kind = kind
         self.holdings = Holdings(limit_bytes)
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.on_device: OnFrame | None = None
         self._on_frame = on_frame
         self._assembly = Assembly()
 
@@ -66,5 +69,10 @@ class Inlet:
         if frame is not message:
             frame = self.lease(frame)
         header, tensors = unpack(frame)
-        if not self.ended.done():
-            self._on_frame(self.sender, header, tensors)
+        if self.ended.done():
+            return
+        on_frame = self.on_device if on_devices(header) else self._on_frame
+        if on_frame is None:
+            expected = "tensors with their bytes"
+            raise InvalidInput("link frame", "tensors", expected, "one on a device")
+        on_frame(self.sender, header, tensors)

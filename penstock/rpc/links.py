@@ -9,7 +9,6 @@ reconnects. Knows nothing of batches.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterable, Sequence
 
 import grpc.aio
@@ -19,11 +18,14 @@ from penstock.domain.tensors import Buffer
 from penstock.domain.units import Bytes
 from penstock.rpc.carriers import Carrier, LinkFull, LinkKind, LinkLost, StreamCarrier
 from penstock.rpc.channels import open_channel
+from penstock.rpc.device_pool import DevicePool
+from penstock.rpc.device_sender import DeviceCarrier
 from penstock.rpc.frames import frame_parts, pack
+from penstock.rpc.local_offer import DeviceSource, LocalOffer, make_offer
 from penstock.rpc.neighbours import DirectCarrier, Neighbours
 from penstock.rpc.outbox import Outbox
 from penstock.rpc.receiving import KIND_KEY, METHOD, SERVICE, LinkReceiver, LinkServer
-from penstock.rpc.shared_sender import CAPACITY_BYTES, SharedOffer
+from penstock.rpc.shared_sender import CAPACITY_BYTES
 from protos.link_pb2 import FrameHeader, Hello
 
 __all__ = [
@@ -43,8 +45,6 @@ FRONTEND = "frontend"  # what the frontend calls itself; everyone else is an ins
 
 _LAST_WORDS_S = 0.2
 
-_log = logging.getLogger(__name__)
-
 
 class LinkSender:
     """The sending end of one link.
@@ -63,6 +63,7 @@ class LinkSender:
         connect_timeout_s: how long opening may take.
         shared_bytes: size of the shared memory to offer; 0: none.
         neighbours: who of this process needs no socket.
+        device: where tensors may be left for a receiver that can reach that device.
     """
 
     def __init__(
@@ -74,12 +75,14 @@ class LinkSender:
         connect_timeout_s: float = 5.0,
         shared_bytes: Bytes = CAPACITY_BYTES,
         neighbours: Neighbours | None = None,
+        device: DeviceSource | None = None,
     ) -> None:
         self.address = address
         self._limit_bytes = limit_bytes
         self._connect_timeout_s = connect_timeout_s
         self._shared_bytes = shared_bytes
         self._neighbours = neighbours
+        self._device = device
         self._outbox = Outbox()
         self._carrier: Carrier | None = None
         self._news = asyncio.Event()
@@ -98,6 +101,11 @@ class LinkSender:
     def kind(self) -> LinkKind | None:
         """How bytes travel; None until the link is open."""
         return self._carrier.kind if self._carrier is not None else None
+
+    @property
+    def pool(self) -> DevicePool | None:
+        """Where tensors for this receiver may stay on the device; None: nowhere."""
+        return self._carrier.pool if isinstance(self._carrier, DeviceCarrier) else None
 
     async def opened(self) -> None:
         """Return once the peer has heard our name.
@@ -155,7 +163,7 @@ class LinkSender:
     def _sent_now(self, frame: Sequence[Buffer]) -> bool:
         if self._carrier is None:
             return False
-        size = sum(len(part) for part in frame)
+        size = sum(map(len, frame))
         return self._carrier.room_for(size) == size and self._carrier.send_now(frame)
 
     def _check_open(self) -> None:
@@ -187,47 +195,31 @@ class LinkSender:
         if door is not None:
             return await self._carry(DirectCarrier(door, name, self._room))
         async with open_channel(self.address) as channel:
-            offer = self._offer()
+            offer = await make_offer(self.address, self._shared_bytes, self._device)
             try:
                 return await self._converse(channel, name, offer)
             finally:
                 if offer is not None:
                     offer.close()
 
-    def _offer(self) -> SharedOffer | None:
-        if not self._shared_bytes:
-            return None
-        try:
-            return SharedOffer(self._shared_bytes)
-        except OSError as error:
-            _log.warning("link to %s goes over gRPC: no shared memory: %s", self.address, error)
-            return None
-
     async def _converse(
-        self, channel: grpc.aio.Channel, name: str, offer: SharedOffer | None
+        self, channel: grpc.aio.Channel, name: str, offer: LocalOffer | None
     ) -> str:
         """Open the stream, send frames until it ends; return why it ended."""
         push: grpc.aio.StreamStreamMultiCallable[bytes, bytes]
         push = channel.stream_stream(f"/{SERVICE}/{METHOD}")
         call = push(wait_for_ready=True)
-        hello = Hello(sender=name, local_socket=offer.name if offer is not None else "")
+        hello = Hello(sender=name)
+        if offer is not None:
+            hello.local_socket, hello.device = offer.socket_name, offer.device
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 await call.write(pack(FrameHeader(hello=hello)))
                 answer = await call.initial_metadata()
-            return await self._carry(self._chosen(answer, offer, call), _over(call))
+            local = offer and offer.carrier(answer.get(KIND_KEY), self._room)
+            return await self._carry(local or StreamCarrier(call), _over(call))
         finally:
             call.cancel()
-
-    def _chosen(
-        self,
-        answer: grpc.aio.Metadata,
-        offer: SharedOffer | None,
-        call: grpc.aio.StreamStreamCall[bytes, bytes],
-    ) -> Carrier:
-        if offer is not None and answer.get(KIND_KEY) == LinkKind.SHARED_MEMORY.value:
-            return offer.taken(self._room)
-        return StreamCarrier(call)
 
     async def _carry(self, carrier: Carrier, over: asyncio.Task[str] | None = None) -> str:
         """Send frames until the link has ended; return why it has.

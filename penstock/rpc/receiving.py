@@ -16,13 +16,17 @@ from typing import Any, TypeAlias
 import grpc
 import grpc.aio
 
+from penstock.cuda.memory import DeviceRefused
+from penstock.domain.devices import DeviceBytes
 from penstock.domain.errors import InvalidInput, PenstockError
 from penstock.rpc.carriers import LinkKind
 from penstock.rpc.channels import new_server
+from penstock.rpc.device_reader import DeviceDoor, OnDeviceFrame, open_device
+from penstock.rpc.device_wire import OFFER_BYTES
 from penstock.rpc.frames import unpack
 from penstock.rpc.inlet import Inlet, OnFrame
 from penstock.rpc.neighbours import Neighbours
-from penstock.rpc.shared_reader import SharedReader, open_offer
+from penstock.rpc.shared_reader import Offered, SharedReader, fetch_offer
 from protos.link_pb2 import FrameHeader, Hello
 
 SERVICE = "penstock.v1.Link"
@@ -45,14 +49,21 @@ class LinkReceiver:
         on_peer_lost: called once with the sender's name when its link ends, however it ends;
             not when the same sender has opened a newer link meanwhile.
         shared_memory: whether to take links through shared memory.
+        device: takes frames whose tensors lie on a device; None: there is none.
     """
 
     def __init__(
-        self, on_frame: OnFrame, on_peer_lost: OnPeerLost, *, shared_memory: bool = True
+        self,
+        on_frame: OnFrame,
+        on_peer_lost: OnPeerLost,
+        *,
+        shared_memory: bool = True,
+        device: DeviceDoor | None = None,
     ) -> None:
         self._on_frame = on_frame
         self._on_peer_lost = on_peer_lost
         self._shared_memory = shared_memory
+        self._device = device and DeviceDoor(device.memory, self._guarded(device.on_frame))
         self._inlets: dict[str, Inlet] = {}
         self._closed = False
 
@@ -97,6 +108,18 @@ class LinkReceiver:
         if not self._closed:
             self._on_frame(sender, header, tensors)
 
+    def _guarded(self, on_frame: OnDeviceFrame) -> OnDeviceFrame:
+        def tell(
+            sender: str,
+            header: FrameHeader,
+            tensors: Sequence[memoryview],
+            places: Mapping[int, DeviceBytes],
+        ) -> None:
+            if not self._closed:
+                on_frame(sender, header, tensors, places)
+
+        return tell
+
     async def _push(self, _: object, context: _Context) -> None:
         try:
             hello = await _greeted(context)
@@ -115,13 +138,31 @@ class LinkReceiver:
         if not hello.local_socket or not self._shared_memory:
             return None
         try:
-            return await open_offer(hello.local_socket)
+            offered = await fetch_offer(hello.local_socket, OFFER_BYTES if hello.device else 0)
         except (OSError, InvalidInput) as error:
             _log.info("link from %s goes over gRPC: no shared memory: %s", hello.sender, error)
             return None
+        on_device = await self._open_device(hello, offered) if hello.device else None
+        return on_device or SharedReader(offered.connection, offered.segment)
+
+    async def _open_device(self, hello: Hello, offered: Offered) -> SharedReader | None:
+        """Map the device memory that a sender offers, if we have a device that can."""
+        if self._device is None:
+            _log.info("link from %s copies through the host: we use no device", hello.sender)
+            return None
+        try:
+            return await open_device(offered, self._device)
+        except DeviceRefused as error:
+            name = self._device.memory.name
+            where = "the same device" if name == hello.device else f"{hello.device}, ours is {name}"
+            _log.info(
+                "link from %s copies through the host: no CUDA IPC from %s: %s",
+                *(hello.sender, where, error),
+            )
+            return None
 
     async def _answer(self, sender: str, reader: SharedReader | None, context: _Context) -> None:
-        kind = LinkKind.STREAM if reader is None else LinkKind.SHARED_MEMORY
+        kind = LinkKind.STREAM if reader is None else reader.kind
         with self._entered(sender, kind, reader) as inlet:
             await context.send_initial_metadata(((KIND_KEY, kind.value),))
             if reader is not None:

@@ -8,9 +8,12 @@ from __future__ import annotations
 import asyncio
 import mmap
 import socket
+from dataclasses import dataclass
 from functools import partial
 
 from penstock.domain.errors import InvalidInput
+from penstock.domain.units import Bytes
+from penstock.rpc.carriers import LinkKind
 from penstock.rpc.inlet import Inlet
 from penstock.rpc.local_socket import connect, readable, receive_file
 from penstock.rpc.segment import LARGEST_BYTES, open_segment
@@ -31,8 +34,25 @@ _MESSAGES_AT_ONCE = 64
 _DRAIN_MESSAGES = 4096
 
 
-async def open_offer(name: str) -> SharedReader:
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """What a sender's hello has led to.
+
+    Attributes:
+        more: what came with the segment.
+    """
+
+    connection: socket.socket
+    segment: mmap.mmap
+    more: bytes
+
+
+async def fetch_offer(name: str, more_bytes: Bytes = 0) -> Offered:
     """Open what a sender's hello names.
+
+    Args:
+        name: of its socket.
+        more_bytes: what comes with the segment.
 
     Raises:
         InvalidInput: it is not what a sender makes.
@@ -42,9 +62,10 @@ async def open_offer(name: str) -> SharedReader:
     try:
         async with asyncio.timeout(_PATIENCE_S):
             await readable(connection)
-        about, file = receive_file(connection, CAPACITY.size)
-        (capacity,) = CAPACITY.unpack(about)
-        return SharedReader(connection, open_segment(file, min(capacity, LARGEST_BYTES)))
+        about, file = receive_file(connection, CAPACITY.size + more_bytes)
+        (capacity,) = CAPACITY.unpack_from(about)
+        segment = open_segment(file, min(capacity, LARGEST_BYTES))
+        return Offered(connection, segment, about[CAPACITY.size :])
     except TimeoutError:
         connection.close()
         expected = f"a segment within {_PATIENCE_S:g} s"
@@ -58,8 +79,11 @@ class SharedReader:
     """Reads messages where the sender wrote them.
 
     Attributes:
+        kind: how a link is called that is read in this way.
         ended: done when the sender is gone, or has contradicted itself: then with what it said.
     """
+
+    kind = LinkKind.SHARED_MEMORY
 
     def __init__(self, connection: socket.socket, segment: mmap.mmap) -> None:
         self._loop = asyncio.get_running_loop()
@@ -68,6 +92,7 @@ class SharedReader:
         self._generation = 0
         self._inlet: Inlet | None = None
         self._released: list[int] = []
+        self._closed = False
         self.ended: asyncio.Future[InvalidInput | None] = self._loop.create_future()
 
     def start(self, inlet: Inlet) -> None:
@@ -78,15 +103,21 @@ class SharedReader:
 
     def close(self) -> None:
         """Hand over what was sent, and let go; what is looked at stays."""
+        if self._closed:
+            return
+        self._closed = True
         if not self.ended.done() and self._inlet is not None:
             self._read(_DRAIN_MESSAGES)
         self._end()
-        self._connection.close()
+        self._hang_up()
         # Not left to garbage collection: the segment goes with the last view that is looked at.
         self._segment = memoryview(b"")
         if self._inlet is not None:
             self._inlet.holdings.on_room = None
             self._inlet = None
+
+    def _hang_up(self) -> None:
+        self._connection.close()
 
     def _listen(self) -> None:
         if not self.ended.done():
@@ -126,8 +157,11 @@ class SharedReader:
         if not data:
             self._end()
             return False
-        inlet.take(self._leased(inlet, data))
+        self._take(inlet, data)
         return True
+
+    def _take(self, inlet: Inlet, data: bytes) -> None:
+        inlet.take(self._leased(inlet, data))
 
     def _leased(self, inlet: Inlet, data: bytes) -> memoryview:
         if data[:1] == INLINE and len(data) > 1:
@@ -147,9 +181,15 @@ class SharedReader:
         except InvalidInput as error:
             self._end(error)
             return
+        self._give_back(named.generation)
+
+    def _give_back(self, generation: int) -> None:
+        """Say that nobody looks at a region any more, unless nobody listens."""
+        if self.ended.done():
+            return
         if not self._released:
             self._loop.call_soon(self._tell_released)
-        self._released.append(named.generation)
+        self._released.append(generation)
 
     def _tell_released(self) -> None:
         if self.ended.done():

@@ -40,11 +40,15 @@ _log = logging.getLogger(__name__)
 class SharedOffer:
     """A sender's offer: a segment, and a socket at which a receiver gets it.
 
+    Args:
+        more: goes with the segment, for who takes it.
+
     Raises:
         OSError: there is no memory, or no socket.
     """
 
-    def __init__(self, capacity_bytes: Bytes = CAPACITY_BYTES) -> None:
+    def __init__(self, capacity_bytes: Bytes = CAPACITY_BYTES, more: bytes = b"") -> None:
+        self._more = more
         self._loop = asyncio.get_running_loop()
         self._connection: socket.socket | None = None
         self._segment: Segment | None = Segment(capacity_bytes)
@@ -55,20 +59,22 @@ class SharedOffer:
             raise
         self._loop.add_reader(self._listener, self._accept)
 
-    def taken(self, room: asyncio.Event) -> SharedCarrier:
-        """Return the carrier, after the receiver has said that it has the segment.
+    @property
+    def connected(self) -> bool:
+        """Whether somebody came for it."""
+        return self._connection is not None
 
-        Args:
-            room: set when there is more room, and when the link has ended.
+    def taken(self) -> tuple[socket.socket, Segment]:
+        """Return what the receiver has, once it has said that it does.
 
         Raises:
             InvalidInput: nobody came for it.
         """
         if self._connection is None or self._segment is None:
             raise InvalidInput("link", "answer", "a receiver at the local socket", "nobody")
-        carrier = SharedCarrier(self._connection, self._segment, room)
+        taken = self._connection, self._segment
         self._connection = self._segment = None
-        return carrier
+        return taken
 
     def close(self) -> None:
         """Withdraw it; what was taken stays."""
@@ -93,7 +99,7 @@ class SharedOffer:
         try:
             check_user(connection)
             connection.setblocking(False)
-            about = CAPACITY.pack(self._segment.capacity_bytes)
+            about = CAPACITY.pack(self._segment.capacity_bytes) + self._more
             socket.send_fds(connection, [about], [self._segment.file])
         except (OSError, InvalidInput) as error:
             _log.warning("shared memory was not handed out: %s", error)
@@ -116,6 +122,7 @@ class SharedCarrier:
         self._arena = Arena(segment.capacity_bytes)
         self._largest_bytes = segment.capacity_bytes // _LARGEST_MESSAGES - STAMP_BYTES
         self._stuffed = False
+        self._closed = False
         self.ended: asyncio.Future[str] = self._loop.create_future()
         self._loop.add_reader(connection, self._hear)
 
@@ -137,7 +144,7 @@ class SharedCarrier:
         """Send a message, if the socket takes it and there is a region for it."""
         if self._stuffed or self.ended.done():
             return False
-        size = sum(len(part) for part in parts)
+        size = sum(map(len, parts))
         if size <= INLINE_BYTES:
             return self._say(b"".join((INLINE, *parts)))
         region = self._region(size + STAMP_BYTES)
@@ -156,11 +163,18 @@ class SharedCarrier:
 
     def close(self) -> None:
         """Let go of socket and segment; the receiver keeps what it looks at."""
-        if self._connection.fileno() < 0:
+        if self._closed:
             return
+        self._closed = True
         self._end("closed by us")
-        self._connection.close()
+        self._hang_up()
         self._segment.close()
+
+    def _hang_up(self) -> None:
+        self._connection.close()
+
+    def _take_back(self, generation: int) -> None:
+        self._arena.give_back(generation)
 
     def _region(self, size: Bytes) -> Region | None:
         region = self._arena.take(size)
@@ -212,7 +226,7 @@ class SharedCarrier:
             if not data:
                 self._end("the receiver is gone")
             for generation in read_generations(data):
-                self._arena.give_back(generation)
+                self._take_back(generation)
         except BlockingIOError:
             return
         except (OSError, InvalidInput) as error:

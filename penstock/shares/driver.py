@@ -5,19 +5,17 @@ cuda-bindings is imported when a `Driver` is made, never by importing this.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+from penstock.cuda.calls import DriverCalls
 from penstock.shares.base import ShareUnavailable
 from penstock.shares.layout import SmSplit, guide, split_of
 
-BINDINGS = "cuda.bindings.driver"
 FIRST_VERSION = 12_040  # green contexts came with CUDA 12.4
 
 Resource: TypeAlias = Any  # these are the bindings' own types; nobody looks into them
 GreenContext: TypeAlias = Any
-_FAILURES = (RuntimeError, OSError, AttributeError)
 
 
 class Driver:
@@ -32,7 +30,7 @@ class Driver:
     """
 
     def __init__(self, ordinal: int = 0, bindings: Any = None) -> None:  # noqa: ANN401 - a module
-        self._cu = bindings or _bindings()
+        self._call = DriverCalls(ShareUnavailable, bindings)
         self._call("cuInit", 0)
         self.device = self._call("cuDeviceGet", ordinal)
         # Green contexts hang on the primary context; it should be there before them.
@@ -80,12 +78,12 @@ class Driver:
     def green_context(self, groups: Sequence[Resource]) -> GreenContext:
         """Return a context on the union of some groups of one split."""
         described = self._call("cuDevResourceGenerateDesc", list(groups), len(groups))
-        flag = self._cu.CUgreenCtxCreate_flags.CU_GREEN_CTX_DEFAULT_STREAM.value
+        flag = self._call.types.CUgreenCtxCreate_flags.CU_GREEN_CTX_DEFAULT_STREAM.value
         return self._call("cuGreenCtxCreate", described, self.device, flag)
 
     def stream(self, context: GreenContext) -> int:
         """Return the handle of a new stream that computes in a context."""
-        flag = self._cu.CUstream_flags.CU_STREAM_NON_BLOCKING.value
+        flag = self._call.types.CUstream_flags.CU_STREAM_NON_BLOCKING.value
         return int(self._call("cuGreenCtxStreamCreate", context, flag, 0))
 
     def sms_of(self, context: GreenContext) -> int:
@@ -94,12 +92,12 @@ class Driver:
 
     def destroy(self, context: GreenContext, stream: int) -> None:
         """Give a stream and its context back."""
-        self._call("cuStreamDestroy", self._cu.CUstream(stream))
+        self._call("cuStreamDestroy", self._call.types.CUstream(stream))
         self._call("cuGreenCtxDestroy", context)
 
     @property
     def _sm_kind(self) -> object:
-        return self._cu.CUdevResourceType.CU_DEV_RESOURCE_TYPE_SM
+        return self._call.types.CUdevResourceType.CU_DEV_RESOURCE_TYPE_SM
 
     def _sm_resource(self) -> Resource:
         return self._call("cuDeviceGetDevResource", self.device, self._sm_kind)
@@ -119,24 +117,5 @@ class Driver:
         return list(made)[: int(count)]
 
     def _attribute(self, name: str) -> Any:  # noqa: ANN401 - an integer, from an untyped call
-        attribute = getattr(self._cu.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{name}")
+        attribute = getattr(self._call.types.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{name}")
         return self._call("cuDeviceGetAttribute", attribute, self.device)
-
-    def _call(self, name: str, *arguments: object) -> Any:  # noqa: ANN401 - as many types as calls
-        """Call the driver: its status is checked, what else it returns is returned."""
-        try:
-            status, *values = getattr(self._cu, name)(*arguments)
-        except _FAILURES as error:  # no driver on this host, or one that lacks the call
-            raise ShareUnavailable(f"{name}: {error}") from error
-        if int(status) != 0:
-            raise ShareUnavailable(f"{name}: {getattr(status, 'name', status)}")
-        return values[0] if len(values) == 1 else values
-
-
-def _bindings() -> Any:  # noqa: ANN401 - a module without types
-    try:
-        return importlib.import_module(BINDINGS)
-    except ImportError as error:
-        raise ShareUnavailable(
-            "cuda-bindings is not installed: pip install cuda-bindings"
-        ) from error

@@ -3,54 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
-import sys
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 
 from penstock.rpc.links import LinkFull, LinkKind, LinkSender
 from tests.support.link_ends import Received, a_receiver, a_result
 from tests.support.link_process import checked, is_whole
+from tests.support.link_processes import a_process, line_of, traces
 
-ROOT = Path(__file__).parents[2]
-
-
-@asynccontextmanager
-async def a_process(*arguments: str) -> AsyncIterator[Process]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.support.link_process", *arguments),
-        cwd=ROOT,
-        stdin=PIPE,
-        stdout=PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-async def line_of(process: Process) -> str:
-    assert process.stdout is not None
-    return (await asyncio.wait_for(process.stdout.readline(), 20)).decode().strip()
-
-
-def traces(process_id: int | str = "self") -> list[str]:
-    """Return what a process has of links: segments and local sockets; and what lies about."""
-    process = Path(f"/proc/{process_id}")
-    mapped = process.joinpath("maps").read_text().splitlines()
-    files = [os.readlink(each) for each in process.joinpath("fd").iterdir() if each.is_symlink()]
-    sockets = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
-    ours = [words[-1] for words in sockets if f"socket:[{words[6]}]" in files]
-    everything = [*mapped, *files, *ours, *os.listdir("/dev/shm")]
-    return [each for each in everything if "penstock-" in each]
+ENDS = "tests.support.link_process"
 
 
 def check_whole(received: Received) -> None:
@@ -72,7 +35,7 @@ def send_until_full(link: LinkSender) -> int:
 @pytest.mark.parametrize("seed", range(4))
 async def test_a_sender_killed_at_any_point_is_a_loss_and_leaves_nothing(seed: int) -> None:
     before = traces()
-    async with a_receiver() as received, a_process("send", received.address) as sender:
+    async with a_receiver() as received, a_process(ENDS, "send", received.address) as sender:
         assert await line_of(sender) == str(LinkKind.SHARED_MEMORY)
         await received.frames(1)
         await asyncio.sleep(random.Random(seed).uniform(0, 0.1))
@@ -84,7 +47,7 @@ async def test_a_sender_killed_at_any_point_is_a_loss_and_leaves_nothing(seed: i
 
 async def test_a_killed_receiver_is_a_loss_and_leaves_nothing() -> None:
     before = traces()
-    async with a_process("receive") as receiver:
+    async with a_process(ENDS, "receive") as receiver:
         link = LinkSender(await line_of(receiver), "me")
         await link.opened()
         assert link.kind is LinkKind.SHARED_MEMORY
@@ -99,9 +62,9 @@ async def test_a_killed_receiver_is_a_loss_and_leaves_nothing() -> None:
 
 async def test_both_ends_killed_leave_nothing() -> None:
     before = traces()
-    async with a_process("receive") as receiver:
+    async with a_process(ENDS, "receive") as receiver:
         address = await line_of(receiver)
-        async with a_process("send", address) as sender:
+        async with a_process(ENDS, "send", address) as sender:
             assert await line_of(sender) == str(LinkKind.SHARED_MEMORY)
             assert [await line_of(receiver) for _ in range(5)] == ["1", "2", "3", "4", "5"]
             assert traces(sender.pid)
@@ -112,7 +75,7 @@ async def test_both_ends_killed_leave_nothing() -> None:
 
 async def test_a_stopped_receiver_bounds_its_sender_and_loses_nothing() -> None:
     limit, size = 16 << 20, 1 << 20
-    async with a_process("receive") as receiver:
+    async with a_process(ENDS, "receive") as receiver:
         link = LinkSender(await line_of(receiver), "me", limit_bytes=limit, shared_bytes=8 << 20)
         await link.opened()
         receiver.send_signal(signal.SIGSTOP)
@@ -126,7 +89,7 @@ async def test_a_stopped_receiver_bounds_its_sender_and_loses_nothing() -> None:
 
 
 async def test_a_sender_that_is_stopped_and_goes_on_loses_nothing() -> None:
-    async with a_receiver() as received, a_process("send", received.address) as sender:
+    async with a_receiver() as received, a_process(ENDS, "send", received.address) as sender:
         await received.frames(5)
         sender.send_signal(signal.SIGSTOP)
         await asyncio.sleep(0.3)

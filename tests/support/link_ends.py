@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from penstock.rpc.device_reader import DeviceDoor
 from penstock.rpc.frames import tensor_header
 from penstock.rpc.links import LinkReceiver, LinkServer, Neighbours
 from protos.link_pb2 import BatchResult, FrameHeader, StageReport
@@ -55,12 +56,16 @@ class Received:
 
 @asynccontextmanager
 async def a_receiver(
-    *, keep: bool = False, shared_memory: bool = True, neighbours: Neighbours | None = None
+    *,
+    keep: bool = False,
+    shared_memory: bool = True,
+    neighbours: Neighbours | None = None,
+    device: DeviceDoor | None = None,
 ) -> AsyncIterator[Received]:
     server = LinkServer("127.0.0.1", neighbours=neighbours)
     received = Received(server, keep)
     received.receiver = LinkReceiver(
-        received.on_frame, received.on_peer_lost, shared_memory=shared_memory
+        received.on_frame, received.on_peer_lost, shared_memory=shared_memory, device=device
     )
     await server.start(received.receiver)
     yield received

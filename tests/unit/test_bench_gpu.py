@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.gpu import LAYOUTS, summary_of
+from bench.gpu import LAYOUTS, stage_links, summary_of
 from bench.gpu_plans import Layout, plan_layout, split_evenly
 from penstock.domain.execution import ExecutionOptions
 from penstock.domain.ids import GpuClassName, ModelName
@@ -86,13 +86,26 @@ def test_the_summary_tells_the_worst_beside_the_bar() -> None:
     lines = [
         {"part": "executor", "over_bare": 0.98},
         {"part": "executor", "over_bare": 0.96},
-        {"part": "shares", "attainment": 1.0, "over_planned": 0.95},
+        {"part": "shares", "attainment": 1.0, "over_planned": 0.95, "links": ""},
+        {"part": "shares", "attainment": 1.0, "over_planned": 0.97, "links": "CUDA IPC"},
     ]
     summary = summary_of(lines)
     assert summary["executor_over_bare"] == 0.96
     assert summary["served_over_bare"] is None
+    assert summary["stage_links"] == ["CUDA IPC"]
     assert summary["bar"]["executor_over_bare"] == 0.97
     assert json.dumps(summary)
+
+
+def test_links_between_stages_are_told_apart_from_the_frontends() -> None:
+    ends = [("frontend", "p0/0"), ("p0/0", "p1/0"), ("p0/1", "p1/0"), ("p1/0", "frontend")]
+    kinds = ["shared memory", "CUDA IPC", "CUDA IPC", "shared memory"]
+    links = [
+        {"sender": sender, "receiver": receiver, "kind": kind}
+        for (sender, receiver), kind in zip(ends, kinds, strict=True)
+    ]
+    assert stage_links(links) == "CUDA IPC"
+    assert stage_links([]) == ""
 
 
 def test_without_a_gpu_it_says_so_and_does_nothing_else() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from penstock.domain.blocks import DYNAMIC, TensorSpec
+from penstock.domain.devices import DeviceRoom, DeviceTensor
 from penstock.domain.errors import InvalidInput
 from penstock.domain.execution import Computation
 from penstock.domain.tensors import Tensor, byte_size
@@ -15,18 +16,35 @@ from worker.stages import Stage
 
 
 @dataclass(frozen=True, slots=True)
+class Handover:
+    """Rows of a batch's outputs that go to one instance, and might stay on the device.
+
+    Attributes:
+        room: where they are left for it; None: it takes nothing there.
+        first, count: which rows.
+    """
+
+    room: DeviceRoom | None
+    first: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class StageResult:
     """Outputs of one batch.
 
     Attributes:
+        tensors: in host memory; none if all were handed over.
         overrun_us: emulation only: how much longer the real computation took than the emulated
             device would have.
         compute_us: how long the device computed, where the device itself tells; else None.
+        handed: for each handover that was asked for, what stayed on the device; None: nothing.
     """
 
     tensors: tuple[Tensor, ...]
     overrun_us: Micros = 0
     compute_us: Micros | None = None
+    handed: tuple[tuple[DeviceTensor, ...] | None, ...] = ()
 
 
 class Executor(Protocol):
@@ -73,8 +91,12 @@ class Flight(Protocol):
         """
         ...
 
-    def result(self) -> StageResult:
-        """Wait for the outputs in host memory; after `launch`."""
+    def result(self, handovers: Sequence[Handover] = ()) -> StageResult:
+        """Wait for the outputs; after `launch`.
+
+        Args:
+            handovers: what need not come to host memory, where there is room for it.
+        """
         ...
 
 
@@ -135,6 +157,6 @@ def _check(tensor: Tensor, spec: TensorSpec, samples: int) -> None:
         found = f"{tensor.datatype} {list(tensor.shape)}"
         raise InvalidInput("batch", f"tensor {tensor.name!r}", expected, found)
     size = byte_size(tensor.datatype, shape)
-    if len(tensor.data) != size:
-        found = f"{len(tensor.data)}"
+    if tensor.size != size:
+        found = f"{tensor.size}"
         raise InvalidInput("batch", f"tensor {tensor.name!r}", f"{size} bytes", found)

@@ -62,7 +62,8 @@ class CudaExecutor:
         if self._loaded is None:
             raise StageLoadFailed("no stage is loaded")
         arranged = self._loaded.stage.arrange(tensors, samples)
-        return self._loaded.take_off([to_torch(each, pinned=True) for each in arranged], samples)
+        sources = [each if each.pieces else to_torch(each, pinned=True) for each in arranged]
+        return self._loaded.take_off(sources, samples)
 
     def run(
         self,

@@ -1,7 +1,7 @@
 """A stage on a CUDA device: its streams, its built batch sizes, and batches on their way.
 
 No tensor is handed to another stream before it is needed there no more: whoever holds a batch holds
-its tensors, until its outputs are in host memory.
+its tensors, until its outputs are in host memory or with the next instance.
 """
 
 from __future__ import annotations
@@ -13,16 +13,19 @@ from dataclasses import dataclass
 
 import torch
 
+from penstock.domain.devices import DeviceTensor
 from penstock.domain.execution import Computation
+from penstock.domain.tensors import Tensor
 from penstock.domain.units import US_PER_MS
-from worker.executors.base import StageResult
+from worker.executors.base import Handover, StageResult
 from worker.executors.compiling import reason_of
 from worker.executors.conversion import set_float32_precision
 from worker.executors.cuda_graphs import Built, captured, plain
 from worker.executors.idle import COMPILING_QUIET_S, QUIET_S, IdleBuilder
+from worker.executors.leaving import WayOut
 from worker.executors.padding import Padding
 from worker.executors.sizes import SizeBook
-from worker.executors.tensors import host_empty
+from worker.executors.tensors import gathered, host_empty
 from worker.executors.torch_stage import TorchStage
 
 _TIMED_RUNS = 3
@@ -55,12 +58,14 @@ class CudaFlight:
 
     Args:
         stage: that computes it.
-        host: inputs in pinned memory.
+        sources: inputs in pinned memory, or in pieces of which some are on a device.
     """
 
-    def __init__(self, stage: CudaStage, host: Sequence[torch.Tensor], samples: int) -> None:
+    def __init__(
+        self, stage: CudaStage, sources: Sequence[torch.Tensor | Tensor], samples: int
+    ) -> None:
         self._stage = stage
-        self._host = host  # until they are copied
+        self._sources = sources  # until they are copied
         self.samples = samples
         self.size = samples
         self.began = _new_event()
@@ -68,32 +73,43 @@ class CudaFlight:
         self.arrived = _new_event()
         self.outputs: Sequence[torch.Tensor] = ()
         with torch.cuda.stream(stage.streams.into):
-            self.inputs = [each.to(stage.stage.device, non_blocking=True) for each in host]
+            self.inputs = [self._copied_in(each) for each in sources]
             self.arrived.record()
 
     def launch(self) -> None:
         """Queue the computation; return when the batch before it is computed."""
         self._stage.launch(self)
 
-    def result(self) -> StageResult:
-        """Wait for the outputs in host memory."""
-        outputs, compute_us = self.outputs_in_host_memory()
-        return StageResult(self._stage.stage.named(outputs), compute_us=round(compute_us))
-
-    def outputs_in_host_memory(self) -> tuple[list[torch.Tensor], float]:
-        """Copy the outputs; return them and how long the device computed."""
-        stream, done = self._stage.streams.out_of, _new_event()
-        with torch.cuda.stream(stream):
-            stream.wait_event(self.ended)
-            outputs = [
-                host_empty(each.shape, each.dtype).copy_(each, non_blocking=True)
-                for each in self.outputs
-            ]
-            done.record()
-        done.synchronize()
+    def result(self, handovers: Sequence[Handover] = ()) -> StageResult:
+        """Wait for the outputs, in host memory or where they are handed over."""
+        outputs, handed = self.taken_out(handovers)
         compute_us = self.began.elapsed_time(self.ended) * US_PER_MS
         self._stage.book.measured(self.size, compute_us)
-        return outputs, compute_us
+        tensors = self._stage.stage.named(outputs) if outputs else ()
+        return StageResult(tensors, compute_us=round(compute_us), handed=handed)
+
+    def taken_out(
+        self, handovers: Sequence[Handover] = ()
+    ) -> tuple[list[torch.Tensor], tuple[tuple[DeviceTensor, ...] | None, ...]]:
+        """Wait for what is handed over, and for the outputs in host memory if not all is."""
+        stream, done = self._stage.streams.out_of, _new_event()
+        way_out, outputs = self._stage.way_out, list[torch.Tensor]()
+        with torch.cuda.stream(stream):
+            stream.wait_event(self.ended)
+            handed = tuple(
+                [way_out.hand_over(self.outputs, each, stream.cuda_stream) for each in handovers]
+            )
+            if not handed or None in handed:
+                outputs = way_out.to_host(self.outputs)
+            done.record()
+        done.synchronize()
+        return outputs, handed
+
+    def _copied_in(self, source: torch.Tensor | Tensor) -> torch.Tensor:
+        device = self._stage.stage.device
+        if isinstance(source, torch.Tensor):
+            return source.to(device, non_blocking=True)
+        return gathered(source, device, self._stage.streams.into.cuda_stream)
 
 
 class CudaStage:
@@ -109,6 +125,7 @@ class CudaStage:
         self.streams = streams
         self.book = SizeBook(stage.stage.batch)
         self._padding = Padding(stage.stage.inputs, stage.stage.outputs)
+        self.way_out = WayOut(stage.stage.outputs, self._padding)
         self._built: dict[int, Built] = {}
         self._capture = stage.stage.execution.capture
         self._pool = torch.cuda.graph_pool_handle()
@@ -137,9 +154,9 @@ class CudaStage:
         launched = "graphs" if self._capture else "plain"
         return self.stage.computation(error, launched=launched, remark=self._remark)
 
-    def take_off(self, host: Sequence[torch.Tensor], samples: int) -> CudaFlight:
-        """Start copying a batch from pinned memory to the device."""
-        return CudaFlight(self, host, samples)
+    def take_off(self, sources: Sequence[torch.Tensor | Tensor], samples: int) -> CudaFlight:
+        """Start copying a batch to where the stage computes."""
+        return CudaFlight(self, sources, samples)
 
     def launch(self, flight: CudaFlight) -> None:
         """Queue a batch; return when the one before it is computed."""
@@ -228,7 +245,7 @@ class CudaStage:
         pinned = [host_empty(each.shape, each.dtype).copy_(each) for each in inputs]
         flight = self.take_off(pinned, samples)
         flight.launch()
-        return flight.outputs_in_host_memory()[0]
+        return flight.taken_out()[0]
 
 
 def _new_stream(device: torch.device) -> torch.cuda.Stream:

@@ -8,7 +8,7 @@ import torch
 
 from penstock.domain.blocks import TensorSpec
 from worker.executors.base import shape_at
-from worker.executors.tensors import DTYPES, batch_axes, first_rows
+from worker.executors.tensors import DTYPES, batch_axes, some_rows
 
 
 class Padding:
@@ -35,11 +35,18 @@ class Padding:
     ) -> None:
         """Put a batch's rows at the beginning of the buffers."""
         for buffer, tensor, axis in zip(buffers, tensors, self._into, strict=True):
-            first_rows(buffer, axis, samples).copy_(tensor, non_blocking=True)
+            some_rows(buffer, axis, 0, samples).copy_(tensor, non_blocking=True)
 
     def cut(self, outputs: Sequence[torch.Tensor], samples: int) -> list[torch.Tensor]:
         """Return views of the rows that are not padding."""
         return [
-            first_rows(each, axis, samples)
+            some_rows(each, axis, 0, samples)
+            for each, axis in zip(outputs, self._out_of, strict=True)
+        ]
+
+    def part(self, outputs: Sequence[torch.Tensor], first: int, count: int) -> list[torch.Tensor]:
+        """Return some rows, each tensor in one piece."""
+        return [
+            some_rows(each, axis, first, count).contiguous()
             for each, axis in zip(outputs, self._out_of, strict=True)
         ]

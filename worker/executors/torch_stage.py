@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import torch
 from torch.export.passes import move_to_device_pass
+from torch.fx.graph import CodeGen
 
 from penstock.domain.blocks import Block
 from penstock.domain.errors import InvalidInput, StageLoadFailed
@@ -227,14 +228,25 @@ class TorchStage:
 def _load(stage: Stage, block: Block, device: torch.device) -> torch.nn.Module:
     content = stage.read(block)
     try:
-        program = torch.export.load(io.BytesIO(content))
-        module: torch.nn.Module = move_to_device_pass(program, device).module()
+        program = move_to_device_pass(torch.export.load(io.BytesIO(content)), device)
+        return _unchecked(program)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a foreign file makes torch raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise StageLoadFailed(f"{stage.directory / block.file}: {reason}") from error
-    return module
+
+
+def _unchecked(program: torch.export.ExportedProgram) -> torch.fx.GraphModule:
+    """Return a program that takes tensors and returns a tuple of them, and looks at neither.
+
+    Export's own module checks structure and shapes at each call, for longer than a small block
+    computes; a batch was checked against the stage already.
+    """
+    module = program.module(check_guards=False)
+    graph = module.graph
+    graph.set_codegen(CodeGen())
+    return torch.fx.GraphModule(module, graph)
 
 
 def _as_tensors(outputs: object) -> list[torch.Tensor]:

@@ -98,10 +98,11 @@ def an_arrival(number: int) -> RequestArrived:
     return RequestArrived(a_request(number))
 
 
-async def test_an_arrival_after_a_quiet_while_is_handled_at_once_and_later_ones_together() -> None:
+async def test_an_arrival_after_a_quiet_while_is_handled_soon_and_later_ones_together() -> None:
     script = Script({})
     driver = Driver(script, MonotonicClock(), lambda effect: None, gather_us=20_000)
     driver.post(an_arrival(0))
+    await asyncio.sleep(0)
     assert [event for _, event in script.came] == [an_arrival(0)]
     for number in (1, 2, 3):
         driver.post(an_arrival(number))
@@ -120,11 +121,36 @@ async def test_an_arrival_after_a_quiet_while_is_handled_at_once_and_later_ones_
     assert script.came[-1][0] - script.came[0][0] >= 19_000
 
 
+async def test_arrivals_of_one_turn_of_the_loop_are_handled_together() -> None:
+    script = Script({})
+    driver = Driver(script, MonotonicClock(), lambda effect: None, gather_us=60_000_000)
+    for number in (0, 1, 2):
+        driver.post(an_arrival(number))
+    assert not script.came
+    await asyncio.sleep(0)
+    arrived = [event for _, event in script.came if isinstance(event, RequestArrived)]
+    assert [each.followed for each in arrived] == [True, True, False]
+
+
+async def test_an_event_is_performed_before_it_is_logged() -> None:
+    told: list[str] = []
+    script = Script({WakeUp: [CompleteRequest(RequestId(0), True)]})
+    driver = Driver(
+        script,
+        MonotonicClock(),
+        lambda effect: told.append("performed"),
+        lambda now_us, event, effects: told.append("logged"),
+    )
+    driver.post(WakeUp())
+    assert told == ["performed", "logged"]
+
+
 async def test_a_cancelled_request_has_arrived_before() -> None:
     script = Script({})
     driver = Driver(script, MonotonicClock(), lambda effect: None, gather_us=60_000_000)
-    for number in (0, 1):
-        driver.post(an_arrival(number))
+    driver.post(an_arrival(0))
+    await asyncio.sleep(0)
+    driver.post(an_arrival(1))
     driver.post(RequestCancelled(RequestId(1)))
     assert [event for _, event in script.came] == [
         an_arrival(0),
@@ -136,7 +162,8 @@ async def test_a_cancelled_request_has_arrived_before() -> None:
 async def test_what_was_gathered_is_handled_at_the_end() -> None:
     script = Script({})
     driver = Driver(script, MonotonicClock(), lambda effect: None, gather_us=60_000_000)
-    for number in (0, 1):
-        driver.post(an_arrival(number))
+    driver.post(an_arrival(0))
+    await asyncio.sleep(0)
+    driver.post(an_arrival(1))
     driver.close()
     assert [event for _, event in script.came] == [an_arrival(0), an_arrival(1)]

@@ -12,14 +12,23 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from penstock.cuda.memory import DeviceMemory
 from penstock.rpc import shared_reader, shared_sender
+from penstock.rpc.device_reader import DeviceDoor
 from penstock.rpc.links import LinkFull, LinkKind, LinkLost, LinkSender, Neighbours
 from penstock.rpc.local_socket import listen
 from protos.link_pb2 import BatchResult, FrameHeader, TensorHeader
+from tests.support.cuda_memory import FakeCudaMemory
+from tests.support.device_ends import source
 from tests.support.link_ends import Received, a_receiver, a_report, a_result
 
 KINDS = list(LinkKind)
 SIZES = (0, 1, 1000, 16 << 10, 600 << 10, 4 << 20, 9 << 20)
+
+
+def a_door() -> DeviceDoor:
+    """Return the end of a link whose frames all come through the host."""
+    return DeviceDoor(DeviceMemory(bindings=FakeCudaMemory()), lambda *_: None)
 
 
 @asynccontextmanager
@@ -27,14 +36,21 @@ async def a_link(
     kind: LinkKind, *, keep: bool = False, limit_bytes: int = 256 << 20, shared_bytes: int = 8 << 20
 ) -> AsyncIterator[tuple[LinkSender, Received]]:
     neighbours = Neighbours() if kind is LinkKind.SAME_PROCESS else None
-    use_memory = kind is LinkKind.SHARED_MEMORY
-    async with a_receiver(keep=keep, shared_memory=use_memory, neighbours=neighbours) as received:
+    use_memory = kind in {LinkKind.SHARED_MEMORY, LinkKind.CUDA_IPC}
+    on_device = kind is LinkKind.CUDA_IPC
+    async with a_receiver(
+        keep=keep,
+        shared_memory=use_memory,
+        neighbours=neighbours,
+        device=a_door() if on_device else None,
+    ) as received:
         link = LinkSender(
             received.address,
             "me",
             limit_bytes=limit_bytes,
             shared_bytes=shared_bytes,
             neighbours=neighbours,
+            device=source(FakeCudaMemory()) if on_device else None,
         )
         await link.opened()
         assert link.kind is kind
@@ -83,7 +99,7 @@ async def test_the_sender_may_use_its_buffer_again(kind: LinkKind) -> None:
         assert [set(each) for each in received.data] == [{97}, {98}, {99}]
 
 
-@pytest.mark.parametrize("kind", [LinkKind.SAME_PROCESS, LinkKind.SHARED_MEMORY])
+@pytest.mark.parametrize("kind", [each for each in KINDS if each is not LinkKind.STREAM])
 async def test_a_receiver_that_lets_nothing_go_slows_its_sender(kind: LinkKind) -> None:
     size = 1 << 20
     async with a_link(kind, keep=True, limit_bytes=8 * size) as (link, received):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from penstock.domain.errors import InvalidInput
 from penstock.domain.execution import Computation
 from penstock.domain.tensors import Tensor
-from worker.executors.base import StageResult
+from worker.executors.base import Handover, StageResult
 from worker.stages import Stage
 
 LIMIT_S = 5
@@ -52,6 +52,6 @@ class Batch:
         if self.number:
             assert self.device.computed[self.number - 1].wait(LIMIT_S)
 
-    def result(self) -> StageResult:
+    def result(self, handovers: Sequence[Handover] = ()) -> StageResult:
         assert self.device.computed[self.number].wait(LIMIT_S)
         return StageResult(self.tensors, compute_us=self.number)

@@ -6,8 +6,7 @@ device.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,48 +14,14 @@ import torch
 
 from penstock.domain.errors import StageLoadFailed
 from penstock.domain.execution import Computation, ExecutionOptions
+from tests.support.played_cuda import HOST, play, played_stage, played_streams
 from tests.unit.worker.models import BATCH, a_stage, as_input, as_tensor, images, write_model
-from worker.executors import cuda_stage, tensors
+from worker.executors import cuda_stage
 from worker.executors.cuda import CudaExecutor
-from worker.executors.cuda_graphs import Built, Run, plain
+from worker.executors.cuda_graphs import Built, plain
 from worker.executors.cuda_stage import CudaStage, Streams
 from worker.executors.memory import need_of, out_of_memory
 from worker.executors.torch_stage import TorchStage
-
-HOST = torch.device("cpu")
-NEVER_S = 1e6
-
-
-def _pageable(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-    return torch.empty(shape, dtype=dtype)
-
-
-class Stream:
-    """Work is done as soon as it is queued."""
-
-    def wait_event(self, event: Event) -> None:
-        assert event.recorded
-
-    def synchronize(self) -> None:
-        pass
-
-
-class Event:
-    def __init__(self) -> None:
-        self.recorded = False
-        self.waited = 0
-
-    def record(self) -> None:
-        self.recorded = True
-
-    def synchronize(self) -> None:
-        assert self.recorded
-        self.waited += 1
-
-    def elapsed_time(self, other: Event) -> float:
-        assert self.recorded
-        assert other.recorded
-        return 0.25
 
 
 @pytest.fixture(scope="module")
@@ -68,38 +33,15 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(torch.cuda, "stream", lambda _: contextlib.nullcontext())
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    monkeypatch.setattr(cuda_stage, "_new_event", Event)
-    monkeypatch.setattr(cuda_stage, "QUIET_S", NEVER_S)  # sizes are built when a test says so
-    for module in (cuda_stage, tensors):
-        monkeypatch.setattr(
-            module, "host_empty", lambda shape, dtype: torch.empty(shape, dtype=dtype)
-        )
+    play(monkeypatch.setattr)
     yield
     torch.backends.cudnn.allow_tf32 = True
-
-
-def static_outputs(run: Run, buffers: Sequence[torch.Tensor], *_: object) -> Built:
-    """Play a graph: its outputs lie where they lay before, and each run writes over them."""
-    outputs = [each.clone() for each in run(buffers)]
-
-    def replay() -> Sequence[torch.Tensor]:
-        for output, new in zip(outputs, run(buffers), strict=True):
-            output.copy_(new)
-        return outputs
-
-    return Built(buffers, replay)
 
 
 def a_cuda_stage(
     repository: Path, monkeypatch: pytest.MonkeyPatch, options: ExecutionOptions
 ) -> tuple[CudaStage, Computation]:
-    monkeypatch.setattr(cuda_stage, "captured", static_outputs)
-    stage = TorchStage(a_stage(repository, options), HOST, compile_by_default=False)
-    streams = Streams(Stream(), Stream(), Stream())  # type: ignore[arg-type]
-    loaded = CudaStage(stage, streams)
+    loaded = played_stage(a_stage(repository, options))
     return loaded, loaded.start()
 
 
@@ -158,7 +100,7 @@ def test_what_cannot_be_captured_is_launched_plainly(
 
     stage = TorchStage(a_stage(repository, ExecutionOptions()), HOST, compile_by_default=False)
     monkeypatch.setattr(cuda_stage, "captured", refuse)
-    loaded = CudaStage(stage, Streams(Stream(), Stream(), Stream()))  # type: ignore[arg-type]
+    loaded = CudaStage(stage, played_streams())
     how = loaded.start()
     assert how.launched == "plain"
     assert "not captured: RuntimeError: operation not permitted" in how.remark

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+import pytest
 import pytest_asyncio
 
 from penstock.aio.clock import MonotonicClock
@@ -197,6 +198,22 @@ async def test_one_batch_computes_while_others_arrive_in_booked_order(world: Wor
         world.executor.gate.release()
         assert (await world.frontend.next_report()).outcome == StageReport.DONE
     assert world.executor.started == [1, 2, 3]
+
+
+async def test_brief_batches_are_computed_at_once_one_each_turn(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.computing._BRIEF_NS", 60 * 10**9)  # nothing takes longer
+    world.executor.gate.release(4)
+    world.arrive(0)  # how long it takes is not known yet: in a thread
+    assert (await world.frontend.next_report()).batch_id == 0
+    for batch in (1, 2, 3):
+        world.arrive(batch)
+    assert len(world.executor.started) == 2  # the event loop is not held up by what waits
+    reports = [await world.frontend.next_report() for _ in range(3)]
+    assert [(each.batch_id, each.outcome) for each in reports] == [
+        (batch, StageReport.DONE) for batch in (1, 2, 3)
+    ]
 
 
 async def test_late_and_cancelled_batches_are_given_up(world: World) -> None:

@@ -1,0 +1,54 @@
+"""Headers of tensors to be sent, some of which may stay on the device. Knows no link's state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from penstock.domain.devices import DeviceTensor
+from penstock.domain.tensors import Buffer, Tensor, byte_size
+from penstock.rpc.carriers import LinkLost
+from penstock.rpc.device_pool import DevicePool
+from penstock.rpc.frames import tensor_header
+from protos.link_pb2 import TensorHeader
+
+
+def headers_of(
+    tensors: Sequence[Tensor | DeviceTensor], pool: DevicePool | None
+) -> list[TensorHeader]:
+    """Return what announces tensors; their slots are the receiver's from now on.
+
+    Args:
+        tensors: in the order in which they are sent.
+        pool: of the link on which they are sent.
+
+    Raises:
+        LinkLost: a tensor lies in a slot of another link, which this one has replaced.
+    """
+    for each in tensors:
+        if isinstance(each, DeviceTensor) and not (pool and pool.owns(each.slot)):
+            raise LinkLost(f"tensor {each.name!r} lies in device memory of a link that is lost")
+    return [_header(each, pool) for each in tensors]
+
+
+def parts_of(tensors: Iterable[Tensor | DeviceTensor]) -> list[Buffer]:
+    """Return the bytes that travel in the frame."""
+    return [each.data for each in tensors if isinstance(each, Tensor)]
+
+
+def withdraw(headers: Iterable[TensorHeader], pool: DevicePool | None) -> None:
+    """Take back the slots of a frame that was not sent."""
+    for each in headers:
+        if pool is not None and each.HasField("device"):
+            pool.give_back(each.device.generation)
+
+
+def _header(tensor: Tensor | DeviceTensor, pool: DevicePool | None) -> TensorHeader:
+    if isinstance(tensor, Tensor) or pool is None:
+        return tensor_header(tensor.name, tensor.datatype, tensor.shape, parts_of([tensor]))
+    return TensorHeader(
+        name=tensor.name,
+        datatype=tensor.datatype,
+        shape=tensor.shape,
+        byte_size=byte_size(tensor.datatype, tensor.shape),
+        device=pool.send(tensor.slot),
+    )
