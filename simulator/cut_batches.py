@@ -177,8 +177,7 @@ class CutBatches:
                 self._fleet.lose(travel)
                 return
             wire_us = round(travel.wires_us[rows.stage - 1] * rows.count)
-            key = (travel.run.batch, there, place)
-            sent_us = sent_over(sender, receiver, key, now_us, wire_us)
+            sent_us = sent_over(sender, receiver, now_us, wire_us)
             cut.sent_until_us[place] = max(sent_us, cut.sent_until_us.get(place, 0))
             piece = _Piece(travel, cut, there, rows.count)
             self._engine.at(sent_us + self._hop_us, self._reach, piece)

@@ -89,9 +89,9 @@ class Engine:
         done = 0
         fed_us, fed = self._next_fed()
         while not self.halted:
-            if self._is_next_before(fed_us):
-                self.now_us, _, action, subject = self._present[self._done]
-                self._done += 1
+            entry = self._next_before(fed_us)
+            if entry is not None:
+                self.now_us, _, action, subject = entry
                 action(subject)
             elif fed_us < _NEVER_US:
                 self.now_us = fed_us
@@ -103,15 +103,20 @@ class Engine:
             if on_progress is not None and done % _PROGRESS_EVENTS == 0:
                 on_progress(self.now_us)
 
-    def _is_next_before(self, at_us: Micros) -> bool:
-        """Tell whether an action comes before an instant; then it is the next of the present."""
+    def _next_before(self, at_us: Micros) -> Entry | None:
+        """Return the next action if it comes before an instant, and let go of it."""
         if self._done == len(self._present):
             if not self._windows or self._windows[0] << _WINDOW_BITS >= at_us:
-                return False
+                return None
             self._window = heappop(self._windows)
             self._present = sorted(self._later.pop(self._window))
             self._done = 0
-        return self._present[self._done][0] < at_us
+        entry = self._present[self._done]
+        if entry[0] >= at_us:
+            return None
+        self._present[self._done] = _DONE  # so that it is freed now, while the cache has it
+        self._done += 1
+        return entry
 
     def _next_fed(self) -> tuple[Micros, object]:
         at_us, subject = next(self._feed, (_NEVER_US, None))
@@ -121,4 +126,7 @@ class Engine:
 
 
 def _ignore(subject: object) -> None:
-    """Do nothing: there is no feed."""
+    """Do nothing: there is no feed, or it is done."""
+
+
+_DONE: Final[Entry] = (-1, -1, _ignore, None)

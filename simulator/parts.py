@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from penstock.domain.ids import InstanceId, PoolId, ServerId
 from penstock.domain.plan import Pipeline
 from penstock.domain.units import Micros
+from penstock.scheduling.bookings import Booking
 from penstock.scheduling.effects import RunBatch
 from penstock.scheduling.events import InstanceJoined
-from penstock.scheduling.instances import NetworkCard, TransferKey
+from penstock.scheduling.instances import NetworkCard, book_transfer
 from penstock.scheduling.lanes import gap_in_both
 from penstock.scheduling.parts import Part
 from penstock.scheduling.stage_runner import StageRunner
@@ -124,9 +125,7 @@ def instances_of(gpus: Iterable[Gpu], conditions: Conditions) -> dict[InstanceId
     return instances
 
 
-def sent_over(
-    sender: Instance, receiver: Instance, key: TransferKey, now_us: Micros, wire_us: Micros
-) -> Micros:
+def sent_over(sender: Instance, receiver: Instance, now_us: Micros, wire_us: Micros) -> Micros:
     """Send over the sender's uplink and the receiver's downlink at once; return when all has left.
 
     Each lane carries one transfer at a time. Who asks first is served first, but while a transfer
@@ -134,12 +133,10 @@ def sent_over(
     """
     if not wire_us or sender.card is receiver.card:
         return now_us
-    up, down = sender.card.up, receiver.card.down
-    start_us = gap_in_both(up, down, now_us, wire_us)
-    for lane in (up, down):
-        lane.expire(now_us)
-        lane.book(key, start_us, start_us + wire_us)
-    return start_us + wire_us
+    start_us = gap_in_both(sender.card.up, receiver.card.down, now_us, wire_us)
+    transfer = Booking(start_us, start_us + wire_us)
+    book_transfer(sender.card, receiver.card, transfer, now_us)
+    return transfer.end_us
 
 
 def wires_us_of(pipeline: Pipeline, factor: float) -> tuple[float, ...]:

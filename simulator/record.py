@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
+from struct import Struct
 from typing import Final, overload
 
 from penstock.domain.ids import BatchId, InstanceId
 from penstock.domain.outcomes import Interval
 from penstock.domain.units import Micros
 
-_WIDTH: Final = 7  # cells of a computation
+_ROW: Final = Struct("7q")  # a computation
+_WIDTH: Final = 7  # its cells
 _USEFUL: Final = 4  # where its useful samples are
 _END: Final = 6  # where its end is
 
@@ -77,7 +79,8 @@ class Computations(Sequence[Interval]):
     ) -> int:
         """Add a computation that will end then if nothing happens; return its place."""
         place = len(self._cells) // _WIDTH
-        self._cells.extend((instance, stage, batch, samples, 0, start_us, end_us))
+        row = _ROW.pack(instance, stage, batch, samples, 0, start_us, end_us)
+        self._cells.frombytes(row)  # a third of what `extend` takes
         return place
 
     def count_useful(self, place: int, samples: int) -> None:

@@ -118,6 +118,9 @@ class World:
         self._wake = 0
         self._inbox: deque[Event] = deque()
         self._handling = False
+        # Bound once, as they are scheduled with every batch.
+        self._on_reach, self._on_computed = self._reach, self._computed
+        self._on_answer, self._on_wake_runner = self._answer, self._wake_runner
         self._touched: set[ModelName] = set()
         self.outcomes: list[Outcome] = []
         self.computations = Computations(tuple(self._instances))
@@ -258,7 +261,7 @@ class World:
         if travel.cut is not None:
             self._cut.send(travel, travel.cut)
         else:
-            self._engine.at(self._engine.now_us + self._hop_us, self._reach, travel)
+            self._engine.at(self._engine.now_us + self._hop_us, self._on_reach, travel)
         self._touched.add(run.model)
 
     def _reach(self, travel: Travel) -> None:
@@ -295,7 +298,7 @@ class World:
                         del self._travels[batch]
                         self._post(BatchFailed(batch=batch, detail=reason.value, too_late=True))
                 case RunnerWakeAt(at_us):
-                    self._engine.at(at_us, self._wake_runner, instance)
+                    self._engine.at(at_us, self._on_wake_runner, instance)
                 case _:
                     assert_never(effect)
 
@@ -311,7 +314,7 @@ class World:
             instance.number, travel.stage, travel.run.batch, travel.samples, start_us, start_us + us
         )
         travel.computed += (place,)
-        self._engine.at(start_us + us, self._computed, travel)
+        self._engine.at(start_us + us, self._on_computed, travel)
 
     def _computed(self, travel: Travel) -> None:
         if travel.lost:
@@ -330,16 +333,15 @@ class World:
         travel.sent_us = now_us
         travel.stage += 1
         if travel.stage == len(travel.instances):
-            self._engine.at(now_us + self._hop_us, self._answer, travel)
+            self._engine.at(now_us + self._hop_us, self._on_answer, travel)
             return
         receiver = travel.instances[travel.stage]
         if receiver.lost:
             self._lose(travel)
             return
         wire_us = round(travel.wires_us[travel.stage - 1] * travel.samples)
-        key = (travel.run.batch, travel.stage, travel.stage - 1)
-        travel.sent_us = sent_over(sender, receiver, key, now_us, wire_us)
-        self._engine.at(travel.sent_us + self._hop_us, self._reach, travel)
+        travel.sent_us = sent_over(sender, receiver, now_us, wire_us)
+        self._engine.at(travel.sent_us + self._hop_us, self._on_reach, travel)
 
     def _answer(self, travel: Travel) -> None:
         del self._travels[travel.run.batch]

@@ -4,19 +4,24 @@ mypyc makes a dataclass native, but leaves `__init__` to the `dataclasses` modul
 that sets each attribute by name, a frozen one through `object.__setattr__`. Written out it is
 compiled like any other method, several times as fast. It forgets annotations other than plain
 classes; those of policies declare their parameters. And it lets the garbage collector follow every
-object, though what is frozen can close no cycle. Knows nothing of what is compiled.
+object, though what is frozen can close no cycle, nor can some that are not. Knows nothing of what
+is compiled.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 _INDENT = " " * 4
 
 
-def spelled_out(source: str) -> str:
+def spelled_out(source: str, acyclic: Container[str] = ()) -> str:
     """Return the source of a module with all that said of its dataclasses.
+
+    Args:
+        source: as it is written.
+        acyclic: names of dataclasses that are not frozen, of which none can be part of a cycle.
 
     They get no constructor if they have bases, a constructor or a `__post_init__` of their own, or
     fields that are no plain parameters (`init=False`, `InitVar`, `KW_ONLY`).
@@ -29,7 +34,7 @@ def spelled_out(source: str) -> str:
             fields = [each for each in node.body if isinstance(each, ast.AnnAssign)]
             written = _constructor(node, fields, options) + _annotations(node, fields)
             lines[node.end_lineno : node.end_lineno] = written
-            if "frozen" in options:
+            if "frozen" in options or node.name in acyclic:
                 lines.insert(node.decorator_list[0].lineno - 1, "@mypyc_attr(acyclic=True)")
     return "\n".join(lines) + "\n"
 

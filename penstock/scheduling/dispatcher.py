@@ -6,9 +6,9 @@ frontend and under the event heap in the simulator.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import assert_never
 
 from penstock.domain.errors import InvariantViolation
@@ -55,8 +55,6 @@ from penstock.scheduling.ports import (
 from penstock.scheduling.served import ServedQueue
 from penstock.scheduling.waiting import WaitingQueue
 
-_STALE = 4  # entries per flight to be given up; with more those of ended ones are thrown away
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DispatcherLimits:
@@ -97,7 +95,7 @@ class Dispatcher:
         self._cards: dict[ServerId, NetworkCard] = {}
         self._requests: dict[RequestId, OpenRequest] = {}
         self._flights: dict[BatchId, Flight] = {}
-        self._give_ups: list[tuple[Micros, BatchId]] = []
+        self._give_up_us: Micros | None = None  # no flight is given up before
         self._arrived: dict[ModelName, None] = {}  # a set whose order is known
         self._next_batch = 0
         self._now_us: Micros = 0
@@ -301,7 +299,7 @@ class Dispatcher:
                 batch=batch,
                 model=queue.plan.model,
                 pipeline=offer.pipeline.id,
-                route=book_offer(offer, batch, self._now_us),
+                route=book_offer(offer, self._now_us),
                 slices=flight.slices,
                 abandon_us=abandon_us,
                 completion_us=offer.completion_us,
@@ -310,11 +308,9 @@ class Dispatcher:
 
     def _watch(self, flight: Flight) -> None:
         """See that a flight is given up in time; most are answered long before."""
-        heapq.heappush(self._give_ups, (flight.give_up_us, flight.batch))
-        self._need(flight.give_up_us)
-        if len(self._give_ups) > _STALE * len(self._flights) + _STALE:
-            self._give_ups = [each for each in self._give_ups if each[1] in self._flights]
-            heapq.heapify(self._give_ups)
+        if self._give_up_us is None or flight.give_up_us < self._give_up_us:
+            self._give_up_us = flight.give_up_us
+            self._need(self._give_up_us)
 
     def _put_back_late(
         self, queue: ServedQueue, slices: list[Slice], completion_us: Micros
@@ -330,7 +326,7 @@ class Dispatcher:
 
     def _finish_stage(self, event: StageFinished, effects: list[Effect]) -> None:
         flight = self._flights.get(event.batch)
-        if flight is None or event.stage >= len(flight.instances):
+        if flight is None or event.stage >= len(flight.hops):
             return
         queue = self._queues[flight.model]
         if flight.finish_hop(event.stage, self._now_us, event.compute_us) or not queue.holds(
@@ -342,7 +338,7 @@ class Dispatcher:
         flight = self._flights.pop(batch, None)
         if flight is None:
             return
-        flight.release()
+        flight.release(self._now_us)
         in_time = True
         for each in flight.slices:
             open_request = self._requests.get(each.request)
@@ -367,7 +363,7 @@ class Dispatcher:
         flight = self._flights.pop(event.batch, None)
         if flight is None:
             return
-        flight.release()
+        flight.release(self._now_us)
         if flight.parts:  # others may still run, or wait for rows that never come
             effects.append(self._cancelled(flight))
         if event.retriable:
@@ -436,7 +432,7 @@ class Dispatcher:
     def _abort(self, flights: Iterable[Flight], detail: str, effects: list[Effect]) -> None:
         for flight in flights:
             del self._flights[flight.batch]
-            flight.release()
+            flight.release(self._now_us)
             effects.append(self._cancelled(flight))
             self._rebook(flight, detail, effects)
 
@@ -477,23 +473,32 @@ class Dispatcher:
     def _wake(self, effects: list[Effect]) -> None:
         self._armed_us = None
         self._needed_us = None
-        while self._give_ups and self._give_ups[0][0] <= self._now_us:
-            _, batch = heapq.heappop(self._give_ups)
-            if batch in self._flights:
-                flight = self._flights.pop(batch)
-                flight.release()
-                effects.append(self._cancelled(flight))
-                detail = f"nothing was heard of batch {batch}"
-                self._end_all(flight, DropReason.DEADLINE, detail, effects)
+        self._give_up_overdue(effects)
         for queue in self._queues.values():
             if queue.wake_us is not None and queue.wake_us <= self._now_us:
                 self._dispatch(queue, effects)
             if queue.wake_us is not None:
                 self._need(queue.wake_us)
-        while self._give_ups and self._give_ups[0][1] not in self._flights:
-            heapq.heappop(self._give_ups)
-        if self._give_ups:
-            self._need(self._give_ups[0][0])
+        if self._give_up_us is not None:
+            self._need(self._give_up_us)
+
+    def _give_up_overdue(self, effects: list[Effect]) -> None:
+        """Give up flights that nothing was heard of, the first due first.
+
+        All flights are looked at, but seldom: only once the first of those that there were the
+        last time would be due.
+        """
+        if self._give_up_us is None or self._now_us < self._give_up_us:
+            return
+        flights = self._flights.values()
+        overdue = [each for each in flights if each.give_up_us <= self._now_us]
+        for flight in sorted(overdue, key=attrgetter("give_up_us", "batch")):
+            del self._flights[flight.batch]
+            flight.release(self._now_us)
+            effects.append(self._cancelled(flight))
+            detail = f"nothing was heard of batch {flight.batch}"
+            self._end_all(flight, DropReason.DEADLINE, detail, effects)
+        self._give_up_us = min((each.give_up_us for each in self._flights.values()), default=None)
 
     def _arm(self, effects: list[Effect]) -> None:
         """Ask for a wake-up no later than the next one needed.

@@ -80,9 +80,12 @@ class PredictionErrors:
 
     def add(self, error_us: Micros) -> None:
         """Remember one: how much later than predicted a batch was answered."""
-        if len(self._latest) == _ERRORS:
-            del self._sorted[bisect_left(self._sorted, self._latest.popleft())]
         self._latest.append(error_us)
+        if len(self._latest) > _ERRORS:
+            oldest_us = self._latest.popleft()
+            if oldest_us == error_us:  # as good as always where nothing disturbs
+                return
+            del self._sorted[bisect_left(self._sorted, oldest_us)]
         insort(self._sorted, error_us)
 
     def quantile_us(self, quantile: float) -> Micros | None:

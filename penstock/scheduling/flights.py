@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from penstock.domain.ids import BatchId, InstanceId, ModelName, PipelineId, RequestId
 from penstock.domain.requests import Request, Slice, samples_of
 from penstock.domain.units import Micros
-from penstock.scheduling.instances import Instance
-from penstock.scheduling.offers import Offer, parts_of, transfers_of
+from penstock.scheduling.bookings import Booking
+from penstock.scheduling.offers import Offer, OfferedHop
+from penstock.scheduling.part_offers import OfferedPart
 from penstock.scheduling.parts import Part
 
 
@@ -43,11 +44,9 @@ class Flight:
 
     Attributes:
         size: samples in it.
-        instances: of its route, hop by hop.
+        hops: of its route, with their bookings; a stage each, or a part if some stage cuts it.
         completion_us: when it was predicted to be answered.
         give_up_us: if nothing was heard by then, it is lost.
-        parts: its rows at each hop, if some stage cuts it; else none, and a hop is a stage.
-        transfers: between which hops rows are booked to cross the network, sender first.
         hops_done: the hops that have reported, a bit each; reports may overtake each other.
     """
 
@@ -56,38 +55,52 @@ class Flight:
     pipeline: PipelineId
     slices: tuple[Slice, ...]
     size: int
-    instances: tuple[Instance, ...]
+    hops: tuple[OfferedHop | OfferedPart, ...]
     launched_us: Micros
     completion_us: Micros
     give_up_us: Micros
-    parts: tuple[Part, ...]
-    transfers: tuple[tuple[int, int], ...]
     hops_done: int = 0
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Its rows at each hop; none if it goes whole."""
+        return tuple(hop.part for hop in self.hops if isinstance(hop, OfferedPart))
 
     def pending_instances(self) -> tuple[InstanceId, ...]:
         """Return the instances that have not reported all they run, each once, as on the route."""
-        pending = (each.id for place, each in enumerate(self.instances) if not self._is_done(place))
-        return tuple(dict.fromkeys(pending) if self.parts else pending)
+        pending = [
+            hop.instance.id for place, hop in enumerate(self.hops) if not self._is_done(place)
+        ]
+        return tuple(dict.fromkeys(pending))
 
     def finish_hop(self, place: int, now_us: Micros, compute_us: Micros) -> bool:
         """Correct the booking of one hop and learn from it; return whether predictions moved."""
         if self._is_done(place):
             return False
         self.hops_done |= 1 << place
-        instance = self.instances[place]
-        size = self.parts[place].count if self.parts else self.size
-        learned = instance.pool.estimator.observe(size, compute_us)
-        return instance.finish((self.batch, place), now_us) or learned
+        hop = self.hops[place]
+        size = hop.part.count if isinstance(hop, OfferedPart) else self.size
+        learned = hop.instance.pool.estimator.observe(size, compute_us)
+        return hop.instance.finish(hop.booking, now_us) or learned
 
-    def release(self) -> None:
-        """Forget all its bookings that are left."""
-        for place, instance in enumerate(self.instances):
+    def release(self, now_us: Micros) -> None:
+        """Forget all its bookings that are left; of those on network cards what lies ahead."""
+        for place, hop in enumerate(self.hops):
             if not self._is_done(place):
-                instance.release((self.batch, place))
-        for sender, place in self.transfers:
-            key = (self.batch, place, sender)
-            self.instances[sender].card.up.release(key)
-            self.instances[place].card.down.release(key)
+                hop.instance.release(hop.booking)
+            if isinstance(hop, OfferedPart):
+                for each in hop.transfers:
+                    self._release_transfer(each.place, place, each.booking, now_us)
+            elif hop.transfer is not None:
+                self._release_transfer(place - 1, place, hop.transfer, now_us)
+
+    def _release_transfer(
+        self, sender: int, receiver: int, booking: Booking, now_us: Micros
+    ) -> None:
+        if booking.end_us <= now_us:
+            return  # keeps nobody waiting
+        self.hops[sender].instance.card.up.release(booking)
+        self.hops[receiver].instance.card.down.release(booking)
 
     def _is_done(self, place: int) -> bool:
         return self.hops_done >> place & 1 == 1
@@ -101,19 +114,16 @@ def open_flight(
     give_up_us: Micros,
 ) -> Flight:
     """Return the flight of an offer that was just booked."""
-    parts = parts_of(offer)
     return Flight(
         batch=batch,
         model=offer.hops[0].instance.model,
         pipeline=offer.pipeline.id,
         slices=slices,
         size=samples_of(slices),
-        instances=tuple([hop.instance for hop in offer.hops]),
+        hops=offer.hops,
         launched_us=now_us,
         completion_us=offer.completion_us,
         give_up_us=give_up_us,
-        parts=tuple(hop.part for hop in parts),
-        transfers=transfers_of(offer),
     )
 
 

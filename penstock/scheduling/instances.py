@@ -5,11 +5,11 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
-from penstock.domain.ids import BatchId, InstanceId, ModelName, PipelineId, PoolId, ServerId
+from penstock.domain.ids import InstanceId, ModelName, PipelineId, PoolId, ServerId
 from penstock.domain.plan import ModelPlan, Pipeline, Pool
 from penstock.domain.units import Micros
+from penstock.scheduling.bookings import Booking
 from penstock.scheduling.estimator import StageEstimator
 from penstock.scheduling.lanes import Lane
 from penstock.scheduling.parts import Cuts, cut
@@ -19,18 +19,22 @@ from penstock.scheduling.timeline import Timeline
 MOST_LOOKS = 32
 _STALE = 8  # entries per instance; with more those that hold no more are thrown away
 
-# A hop of a batch: one instance may run several parts of it. The number is the place in the route.
-HopKey: TypeAlias = tuple[BatchId, int]
-# What a hop gets over the network: from each hop of the stage before on another server.
-TransferKey: TypeAlias = tuple[BatchId, int, int]
-
 
 @dataclass(slots=True, eq=False)
 class NetworkCard:
     """What all instances of one server share: one lane each way."""
 
-    up: Lane[TransferKey] = field(default_factory=Lane)
-    down: Lane[TransferKey] = field(default_factory=Lane)
+    up: Lane = field(default_factory=Lane)
+    down: Lane = field(default_factory=Lane)
+
+
+def book_transfer(
+    sender: NetworkCard, receiver: NetworkCard, transfer: Booking, now_us: Micros
+) -> None:
+    """Book a transfer on both cards at once; what has ended on them is forgotten."""
+    for lane in (sender.up, receiver.down):
+        lane.expire(now_us)
+        lane.book(transfer)
 
 
 @dataclass(slots=True, eq=False)
@@ -40,7 +44,8 @@ class Instance:
     Attributes:
         pool: its own; bookings are made through the pool, which keeps the order of its instances.
         next_sequence: place of its next booking in the order booked on it.
-        settled_us: the instant under which its pool's order has it.
+        settled_us: the instant under which its pool's order has it; -1: it is in no order.
+        gone: it has left its pool.
     """
 
     id: InstanceId
@@ -48,25 +53,26 @@ class Instance:
     pool: LivePool
     server: ServerId
     card: NetworkCard
-    timeline: Timeline[HopKey] = field(default_factory=Timeline)
+    timeline: Timeline = field(default_factory=Timeline)
     next_sequence: int = 0
     settled_us: Micros = -1
+    gone: bool = False
 
-    def book(self, key: HopKey, start_us: Micros, end_us: Micros) -> int:
-        """Book an interval after all others; return its place in the order booked here."""
-        self.timeline.book(key, start_us, end_us)
+    def book(self, booking: Booking) -> int:
+        """Add a booking after all others; return its place in the order booked here."""
+        self.timeline.book(booking)
         self.pool.settle(self)
         self.next_sequence += 1
         return self.next_sequence - 1
 
-    def finish(self, key: HopKey, at_us: Micros) -> bool:
-        """Correct the booking of one hop, which ended then; return whether that moved others."""
-        self.timeline.finish(key, at_us)
+    def finish(self, booking: Booking, at_us: Micros) -> bool:
+        """Correct the booking of a hop that ended then; return whether that moved others."""
+        self.timeline.finish(booking, at_us)
         return self.pool.settle(self)
 
-    def release(self, key: HopKey) -> None:
-        """Forget the booking of one hop, if it has one."""
-        self.timeline.release(key)
+    def release(self, booking: Booking) -> None:
+        """Forget the booking of one hop, if it is here."""
+        self.timeline.release(booking)
         self.pool.settle(self)
 
 
@@ -114,6 +120,7 @@ class LivePool:
         """Forget an instance."""
         if self.instances.pop(instance.id, None) is not None:
             self._on_server[instance.server].remove(instance)
+            instance.settled_us, instance.gone = -1, True
 
     def on_server(self, server: ServerId) -> Sequence[Instance]:
         """Return the instances on one server."""
@@ -122,7 +129,7 @@ class LivePool:
     def settle(self, instance: Instance) -> bool:
         """Put an instance in its place after its bookings may have changed; return whether so."""
         free_us = instance.timeline.free_us
-        if instance.settled_us == free_us:
+        if instance.settled_us == free_us or instance.gone:
             return False
         instance.settled_us = free_us
         self._pushed += 1
@@ -135,7 +142,7 @@ class LivePool:
     def is_current(self, entry: tuple[Micros, int, Instance]) -> bool:
         """Tell whether an entry of the heap still holds."""
         free_us, _, instance = entry
-        return free_us == instance.timeline.free_us and instance.id in self.instances
+        return free_us == instance.settled_us
 
 
 @dataclass(slots=True, eq=False)

@@ -46,16 +46,16 @@ def _check_samples(dispatcher: Dispatcher) -> None:
 
 def _check_timelines(dispatcher: Dispatcher) -> None:
     """Bookings do not overlap, and each belongs to a flight."""
+    flights = dispatcher._flights.values()
+    booked = {id(hop.booking): hop.instance for flight in flights for hop in flight.hops}
     for instance in dispatcher._instances.values():
         bookings = instance.timeline.bookings()
-        for (_, before), ((batch, _), after) in pairwise(bookings.items()):
+        for before, after in pairwise(bookings):
             if after.start_us < before.end_us:
-                raise InvariantViolation(f"{instance.id}: batch {batch} is double booked")
-        for batch, place in bookings:
-            if batch not in dispatcher._flights:
-                raise InvariantViolation(f"{instance.id}: batch {batch} is booked, not flying")
-            if dispatcher._flights[batch].instances[place] is not instance:
-                raise InvariantViolation(f"{instance.id}: hop {place} of {batch} is elsewhere")
+                raise InvariantViolation(f"{instance.id}: {after} is double booked")
+        for each in bookings:
+            if booked.get(id(each)) is not instance:
+                raise InvariantViolation(f"{instance.id}: {each} is of no batch that flies there")
 
 
 def _check_flights(dispatcher: Dispatcher) -> None:
@@ -74,8 +74,8 @@ def _check_flights(dispatcher: Dispatcher) -> None:
 def _check_parts(flight: Flight) -> None:
     """Each stage that a flight passes takes each of its rows once, in order."""
     covered: dict[int, int] = {}
-    for part, instance in zip(flight.parts, flight.instances, strict=bool(flight.parts)):
-        if part.first != covered.get(part.stage, 0) or part.count > instance.pool.plan.batch:
+    for part, hop in zip(flight.parts, flight.hops, strict=bool(flight.parts)):
+        if part.first != covered.get(part.stage, 0) or part.count > hop.instance.pool.plan.batch:
             raise InvariantViolation(f"batch {flight.batch}: {part} does not fit its stage")
         covered[part.stage] = part.end
     if any(end != flight.size for end in covered.values()):

@@ -6,83 +6,80 @@ a batch that will leave in 100 ms is booked today, and what leaves before that m
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Hashable
-from typing import Generic, TypeVar
-
 from penstock.domain.errors import InvariantViolation
 from penstock.domain.units import Micros
+from penstock.scheduling.bookings import Booking, place_of
 
-K = TypeVar("K", bound=Hashable)
 
-
-class Lane(Generic[K]):
+class Lane:
     """Transfers in order of time; nobody reports on them, so they end when they were booked to.
 
     Invariant: booked intervals do not overlap.
     """
 
-    __slots__ = ("_ends_us", "_keys", "_starts_us")
+    __slots__ = ("_bookings", "_idle_from_us")
 
     def __init__(self) -> None:
-        self._starts_us: list[Micros] = []
-        self._ends_us: list[Micros] = []
-        self._keys: list[K] = []
+        self._bookings: list[Booking] = []
+        self._idle_from_us: Micros = 0  # no booking ends later
 
     def __len__(self) -> int:
         """Return how many transfers are booked."""
-        return len(self._keys)
+        return len(self._bookings)
 
     def gap(self, at_us: Micros, length_us: Micros) -> Micros:
         """Return the first instant from `at_us` on from which it is free for so long."""
-        ends_us = self._ends_us
-        if not ends_us or at_us >= ends_us[-1]:
+        if at_us >= self._idle_from_us:
             return at_us
-        for place in range(bisect_right(ends_us, at_us), len(ends_us)):
-            if at_us + length_us <= self._starts_us[place]:
-                return at_us
-            at_us = max(at_us, ends_us[place])
+        for each in self._bookings:
+            if each.end_us > at_us:
+                if at_us + length_us <= each.start_us:
+                    return at_us
+                at_us = each.end_us
         return at_us
 
-    def book(self, key: K, start_us: Micros, end_us: Micros) -> None:
+    def book(self, booking: Booking) -> None:
         """Book one transfer.
 
         Raises:
             InvariantViolation: it overlaps another one, or is reversed.
         """
-        place = bisect_right(self._starts_us, start_us)
-        overlaps = (place > 0 and self._ends_us[place - 1] > start_us) or (
-            place < len(self._starts_us) and self._starts_us[place] < end_us
+        bookings = self._bookings
+        place = self._place_for(booking)
+        overlaps = (place > 0 and bookings[place - 1].end_us > booking.start_us) or (
+            place < len(bookings) and bookings[place].start_us < booking.end_us
         )
-        if overlaps or end_us < start_us:
-            raise InvariantViolation(f"{key} cannot be booked on [{start_us}, {end_us}): not free")
-        self._starts_us.insert(place, start_us)
-        self._ends_us.insert(place, end_us)
-        self._keys.insert(place, key)
+        if overlaps or booking.end_us < booking.start_us:
+            raise InvariantViolation(f"{booking} cannot be made: the lane is not free then")
+        bookings.insert(place, booking)
+        self._idle_from_us = max(self._idle_from_us, booking.end_us)
 
-    def release(self, key: K) -> bool:
+    def release(self, booking: Booking) -> bool:
         """Forget one transfer; return whether it was known."""
-        if key not in self._keys:
+        place = place_of(booking, self._bookings)
+        if place < 0:
             return False
-        self._forget(self._keys.index(key))
+        del self._bookings[place]
         return True
 
     def expire(self, now_us: Micros) -> None:
         """Forget transfers that have ended."""
-        while self._ends_us and self._ends_us[0] <= now_us:
-            self._forget(0)
+        while self._bookings and self._bookings[0].end_us <= now_us:
+            del self._bookings[0]
 
-    def bookings(self) -> list[tuple[K, Micros, Micros]]:
-        """Return key, start and end of each, in order of time."""
-        return list(zip(self._keys, self._starts_us, self._ends_us, strict=True))
+    def bookings(self) -> tuple[Booking, ...]:
+        """Return what is booked, in order of time."""
+        return tuple(self._bookings)
 
-    def _forget(self, place: int) -> None:
-        del self._starts_us[place]
-        del self._ends_us[place]
-        del self._keys[place]
+    def _place_for(self, booking: Booking) -> int:
+        """Return how many bookings start no later; most start before."""
+        place = len(self._bookings)
+        while place and self._bookings[place - 1].start_us > booking.start_us:
+            place -= 1
+        return place
 
 
-def gap_in_both(one: Lane[K], other: Lane[K], at_us: Micros, length_us: Micros) -> Micros:
+def gap_in_both(one: Lane, other: Lane, at_us: Micros, length_us: Micros) -> Micros:
     """Return the first instant from `at_us` on from which two lanes are free for so long."""
     while True:
         first_us = one.gap(at_us, length_us)

@@ -16,14 +16,19 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from penstock.domain.errors import InvariantViolation
-from penstock.domain.ids import BatchId
 from penstock.domain.units import Micros
+from penstock.scheduling.bookings import Booking
 from penstock.scheduling.effects import Hop, PartHop
-from penstock.scheduling.instances import MOST_LOOKS, Instance, LivePipeline, LivePool
+from penstock.scheduling.instances import (
+    MOST_LOOKS,
+    Instance,
+    LivePipeline,
+    LivePool,
+    book_transfer,
+)
 from penstock.scheduling.lanes import gap_in_both
 from penstock.scheduling.part_offers import OfferedPart, book_parts, offer_parts, shortened
 
-Transfer: TypeAlias = tuple[Micros, Micros] | None
 Entry: TypeAlias = tuple[Micros, int, Instance]
 
 
@@ -32,15 +37,24 @@ class OfferedHop:
     """One stage of an offer.
 
     Attributes:
-        transfer_us: interval on the two network cards before the stage, or None if the data
+        transfer: interval on the two network cards before the stage, or None if the data
             stays on one server (or comes from the frontend).
-        start_us, end_us: compute interval.
+        booking: compute interval.
     """
 
     instance: Instance
-    transfer_us: Transfer
-    start_us: Micros
-    end_us: Micros
+    transfer: Booking | None
+    booking: Booking
+
+    @property
+    def start_us(self) -> Micros:
+        """When it starts."""
+        return self.booking.start_us
+
+    @property
+    def end_us(self) -> Micros:
+        """When it is done."""
+        return self.booking.end_us
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,28 +104,30 @@ def make_offer(pipeline: LivePipeline, size: int, now_us: Micros, hop_us: Micros
         hop = _earliest(hop, pools[stage], wire_us, compute_us, wires_us[stage], hop_us, now_us)
         hops.append(hop)
         work_us += hop_us + compute_us
-        if hop.transfer_us is not None:
+        if hop.transfer is not None:
             work_us += wire_us
     completion_us = hop.end_us + hop_us
     queueing_us = completion_us - now_us - work_us
     return Offer(pipeline, size, tuple(hops), completion_us, work_us, queueing_us, idle_us)
 
 
-def book_offer(offer: Offer, batch: BatchId, now_us: Micros) -> tuple[Hop | PartHop, ...]:
+def book_offer(offer: Offer, now_us: Micros) -> tuple[Hop | PartHop, ...]:
     """Book every instance and network card of an offer made at this very instant."""
     route: list[Hop | PartHop] = []
     sender: Instance | None = None
-    for stage, hop in enumerate(offer.hops):
+    for hop in offer.hops:
         if isinstance(hop, OfferedPart):
-            return book_parts(parts_of(offer), batch, now_us)
-        instance = hop.instance
-        if hop.transfer_us is not None and sender is not None:
-            for lane in (sender.card.up, instance.card.down):
-                lane.expire(now_us)
-                lane.book((batch, stage, stage - 1), *hop.transfer_us)
-        sequence = instance.book((batch, stage), hop.start_us, hop.end_us)
+            return book_parts(parts_of(offer), now_us)
+        instance, booking = hop.instance, hop.booking
+        if hop.transfer is not None and sender is not None:
+            book_transfer(sender.card, instance.card, hop.transfer, now_us)
         route.append(
-            Hop(instance=instance.id, start_us=hop.start_us, end_us=hop.end_us, sequence=sequence)
+            Hop(
+                instance=instance.id,
+                start_us=booking.start_us,
+                end_us=booking.end_us,
+                sequence=instance.book(booking),
+            )
         )
         sender = instance
     return tuple(route)
@@ -120,17 +136,6 @@ def book_offer(offer: Offer, batch: BatchId, now_us: Micros) -> tuple[Hop | Part
 def parts_of(offer: Offer) -> tuple[OfferedPart, ...]:
     """Return the parts of an offer; none if its batch is not cut."""
     return tuple(hop for hop in offer.hops if isinstance(hop, OfferedPart))
-
-
-def transfers_of(offer: Offer) -> tuple[tuple[int, int], ...]:
-    """Return between which hops of an offer rows cross the network, sender first."""
-    found: list[tuple[int, int]] = []
-    for place, hop in enumerate(offer.hops):
-        if isinstance(hop, OfferedPart):
-            found += [(each.place, place) for each in hop.transfers]
-        elif hop.transfer_us is not None:
-            found.append((place - 1, place))
-    return tuple(found)
 
 
 def shorten(offer: Offer, size: int) -> Offer:
@@ -167,7 +172,7 @@ def _earliest(
     sender = before.instance
     best: Instance | None = None
     best_us = best_start_us = 0
-    transfer_us: Transfer = None
+    transfer: Booking | None = None
     for each in pool.on_server(sender.server):
         start_us = max(before.end_us + hop_us, each.timeline.free_at(now_us))
         done_us = _done_us(each, start_us + compute_us, next_wire_us)
@@ -194,10 +199,10 @@ def _earliest(
         done_us = _done_us(each, start_us + compute_us, next_wire_us)
         if best is None or done_us < best_us:
             best, best_us, best_start_us = each, done_us, start_us
-            transfer_us = (from_us, there_us)
+            transfer = Booking(from_us, there_us)
     for entry in looked_at:
         heapq.heappush(by_free, entry)
-    return _hop(pool, best, transfer_us, best_start_us, compute_us)
+    return _hop(pool, best, transfer, best_start_us, compute_us)
 
 
 def _first_free(
@@ -237,10 +242,10 @@ def _done_us(instance: Instance, end_us: Micros, next_wire_us: Micros) -> Micros
 def _hop(
     pool: LivePool,
     found: Instance | None,
-    transfer_us: Transfer,
+    transfer: Booking | None,
     start_us: Micros,
     compute_us: Micros,
 ) -> OfferedHop:
     if found is None:
         raise InvariantViolation(f"pool {pool.plan.id} has no instance")
-    return OfferedHop(found, transfer_us, start_us, start_us + compute_us)
+    return OfferedHop(found, transfer, Booking(start_us, start_us + compute_us))

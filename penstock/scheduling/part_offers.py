@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from penstock.domain.errors import InvariantViolation
-from penstock.domain.ids import BatchId
 from penstock.domain.units import Micros
+from penstock.scheduling.bookings import Booking
 from penstock.scheduling.effects import PartHop
 from penstock.scheduling.instances import (
     MOST_LOOKS,
@@ -24,12 +24,10 @@ from penstock.scheduling.instances import (
     LivePipeline,
     LivePool,
     NetworkCard,
-    TransferKey,
+    book_transfer,
 )
 from penstock.scheduling.lanes import Lane, gap_in_both
 from penstock.scheduling.parts import Part
-
-_DRAFT = BatchId(-1)  # what transfers are booked for while an offer is drafted
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +39,7 @@ class OfferedTransfer:
     """
 
     place: int
-    start_us: Micros
-    end_us: Micros
+    booking: Booking
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +48,23 @@ class OfferedPart:
 
     Attributes:
         transfers: in order of time; none if all its rows are on its server already.
-        start_us, end_us: compute interval.
+        booking: compute interval.
     """
 
     part: Part
     instance: Instance
     transfers: tuple[OfferedTransfer, ...]
-    start_us: Micros
-    end_us: Micros
+    booking: Booking
+
+    @property
+    def start_us(self) -> Micros:
+        """When it starts."""
+        return self.booking.start_us
+
+    @property
+    def end_us(self) -> Micros:
+        """When it is done."""
+        return self.booking.end_us
 
 
 class OfferedParts(NamedTuple):
@@ -99,20 +105,19 @@ def offer_parts(pipeline: LivePipeline, size: int, now_us: Micros, hop_us: Micro
     return OfferedParts(tuple(booked.hops), completion_us, work_us)
 
 
-def book_parts(hops: Sequence[OfferedPart], batch: BatchId, now_us: Micros) -> tuple[PartHop, ...]:
+def book_parts(hops: Sequence[OfferedPart], now_us: Micros) -> tuple[PartHop, ...]:
     """Book every instance and network card of an offer made at this very instant."""
     route: list[PartHop] = []
-    for place, hop in enumerate(hops):
+    for hop in hops:
         for each in hop.transfers:
-            for lane in (hops[each.place].instance.card.up, hop.instance.card.down):
-                lane.expire(now_us)
-                lane.book((batch, place, each.place), each.start_us, each.end_us)
+            sender = hops[each.place].instance
+            book_transfer(sender.card, hop.instance.card, each.booking, now_us)
         route.append(
             PartHop(
                 instance=hop.instance.id,
                 start_us=hop.start_us,
                 end_us=hop.end_us,
-                sequence=hop.instance.book((batch, place), hop.start_us, hop.end_us),
+                sequence=hop.instance.book(hop.booking),
                 stage=hop.part.stage,
                 first=hop.part.first,
                 count=hop.part.count,
@@ -183,13 +188,13 @@ class _Draft:
         self.hops.append(hop)
         self._instances[hop.instance] = hop.end_us
         for each in hop.transfers:
-            self._book(len(self.hops) - 1, each, hop.instance)
+            self._book(each, hop.instance)
 
     def release(self) -> None:
         """Give back what is booked on network cards."""
-        for place, hop in enumerate(self.hops):
+        for hop in self.hops:
             for each in hop.transfers:
-                self._release(place, each, hop.instance)
+                self._release(each, hop.instance)
 
     def completion_us(self) -> Micros:
         """Return when the last part of the answer is back."""
@@ -213,14 +218,14 @@ class _Draft:
             if wire_us and sender.instance.server != instance.server:
                 from_us = gap_in_both(*self._lanes(place, instance), there_us, wire_us)
                 there_us = from_us + wire_us
-                transfers.append(OfferedTransfer(place, from_us, there_us))
-                self._book(len(self.hops), transfers[-1], instance)
+                transfers.append(OfferedTransfer(place, Booking(from_us, there_us)))
+                self._book(transfers[-1], instance)
             ready_us = max(ready_us, there_us)
         for each in transfers:
-            self._release(len(self.hops), each, instance)
+            self._release(each, instance)
         start_us = max(ready_us + self.hop_us, self._free_us(instance))
         end_us = start_us + instance.pool.latency_us(part.count)
-        return OfferedPart(part, instance, tuple(transfers), start_us, end_us)
+        return OfferedPart(part, instance, tuple(transfers), Booking(start_us, end_us))
 
     def done_us(self, hop: OfferedPart) -> Micros:
         """Return when a part is computed and, if it goes on, may leave through the card."""
@@ -233,18 +238,16 @@ class _Draft:
     def _card(self, instance: Instance) -> NetworkCard:
         return self._cards[instance.card] if self._alone else instance.card
 
-    def _lanes(
-        self, sender: int, receiver: Instance
-    ) -> tuple[Lane[TransferKey], Lane[TransferKey]]:
+    def _lanes(self, sender: int, receiver: Instance) -> tuple[Lane, Lane]:
         return self._card(self.hops[sender].instance).up, self._card(receiver).down
 
-    def _book(self, place: int, transfer: OfferedTransfer, receiver: Instance) -> None:
+    def _book(self, transfer: OfferedTransfer, receiver: Instance) -> None:
         for lane in self._lanes(transfer.place, receiver):
-            lane.book((_DRAFT, place, transfer.place), transfer.start_us, transfer.end_us)
+            lane.book(transfer.booking)
 
-    def _release(self, place: int, transfer: OfferedTransfer, receiver: Instance) -> None:
+    def _release(self, transfer: OfferedTransfer, receiver: Instance) -> None:
         for lane in self._lanes(transfer.place, receiver):
-            lane.release((_DRAFT, place, transfer.place))
+            lane.release(transfer.booking)
 
     def _free_us(self, instance: Instance) -> Micros:
         taken_us = self._instances.get(instance)

@@ -18,8 +18,6 @@ from penstock.domain.units import Micros
 # What is cancelled may have rows on the way, or none; of so many we remember it.
 _REMEMBERED_CANCELLATIONS = 1024
 
-_Key: TypeAlias = tuple[BatchId, int]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchArrived:
@@ -120,9 +118,9 @@ class StageRunner:
     """
 
     def __init__(self) -> None:
-        self._incomplete: dict[_Key, _Incomplete] = {}
-        self._waiting: dict[_Key, BatchArrived] = {}
-        self._running: _Key | None = None
+        self._incomplete: list[_Incomplete] = []
+        self._waiting: list[BatchArrived] = []
+        self._running: BatchArrived | None = None
         self._next_sequence = 0
         self._cancelled: dict[BatchId, None] = {}
         self._armed_us: Micros | None = None
@@ -134,7 +132,7 @@ class StageRunner:
             case BatchArrived():
                 self._arrive(event, effects)
             case ComputeFinished(batch, place):
-                if (batch, place) == self._running:
+                if self._running is not None and _is(self._running, batch, place):
                     self._running = None
             case BatchCancelled(batch):
                 self._cancel(batch, effects)
@@ -155,19 +153,31 @@ class StageRunner:
             self._pass_over(event)
             effects.append(Abandon(event.batch, AbandonReason.CANCELLED, event.place))
             return
-        key = (event.batch, event.place)
-        known = self._incomplete.pop(key, None)
-        missing = (known.missing if known else event.of_rows) - event.rows
+        missing = event.of_rows - event.rows
+        for place, each in enumerate(self._incomplete):
+            if _is(each.last, event.batch, event.place):
+                missing = each.missing - event.rows
+                del self._incomplete[place]
+                break
         if missing > 0:
-            self._incomplete[key] = _Incomplete(event, missing)
+            self._incomplete.append(_Incomplete(event, missing))
         else:
-            self._waiting[key] = event
+            self._await_turn(event)
+
+    def _await_turn(self, event: BatchArrived) -> None:
+        for place, each in enumerate(self._waiting):
+            if _is(each, event.batch, event.place):  # told twice
+                self._waiting[place] = event
+                return
+        self._waiting.append(event)
 
     def _cancel(self, batch: BatchId, effects: list[RunnerEffect]) -> None:
-        for key in [each for each in self._waiting if each[0] == batch]:
-            self._give_up(self._waiting.pop(key), AbandonReason.CANCELLED, effects)
-        for key in [each for each in self._incomplete if each[0] == batch]:
-            self._give_up(self._incomplete.pop(key).last, AbandonReason.CANCELLED, effects)
+        for each in [each for each in self._waiting if each.batch == batch]:
+            self._waiting.remove(each)
+            self._give_up(each, AbandonReason.CANCELLED, effects)
+        for part in [part for part in self._incomplete if part.last.batch == batch]:
+            self._incomplete.remove(part)
+            self._give_up(part.last, AbandonReason.CANCELLED, effects)
         self._cancelled[batch] = None
         if len(self._cancelled) > _REMEMBERED_CANCELLATIONS:
             del self._cancelled[next(iter(self._cancelled))]
@@ -176,16 +186,16 @@ class StageRunner:
         """Start what is next, if it may; return when to look again if only time is missing."""
         if self._running is not None or not self._waiting:
             return None
-        for late in [each for each in self._waiting.values() if each.abandon_us <= now_us]:
-            del self._waiting[late.batch, late.place]
+        for late in [each for each in self._waiting if each.abandon_us <= now_us]:
+            self._waiting.remove(late)
             self._give_up(late, AbandonReason.LATE, effects)
         first = self._first_waiting()
         if first is None:
             return None
         if first.sequence > self._next_sequence and first.start_us > now_us:
             return first.start_us
-        self._running = (first.batch, first.place)
-        del self._waiting[self._running]
+        self._running = first
+        self._waiting.remove(first)
         self._pass_over(first)
         effects.append(Compute(first.batch, first.place))
         return None
@@ -193,7 +203,7 @@ class StageRunner:
     def _first_waiting(self) -> BatchArrived | None:
         """Return what was booked first of all that waits."""
         first: BatchArrived | None = None
-        for each in self._waiting.values():
+        for each in self._waiting:
             if first is None or each.sequence < first.sequence:
                 first = each
         return first
@@ -202,13 +212,12 @@ class StageRunner:
         self, now_us: Micros, wake_us: Micros | None, effects: list[RunnerEffect]
     ) -> Micros | None:
         """Give up parts whose rows come too late; return when to look again, unless that is set."""
-        for late in [each.last for each in self._incomplete.values()]:
-            if late.abandon_us <= now_us:
-                del self._incomplete[late.batch, late.place]
-                self._give_up(late, AbandonReason.LATE, effects)
+        for late in [each for each in self._incomplete if each.last.abandon_us <= now_us]:
+            self._incomplete.remove(late)
+            self._give_up(late.last, AbandonReason.LATE, effects)
         if not self._incomplete:
             return wake_us
-        late_us = min(each.last.abandon_us for each in self._incomplete.values())
+        late_us = min(each.last.abandon_us for each in self._incomplete)
         if wake_us is not None:
             return min(wake_us, late_us)
         return None if self._armed_us == late_us else late_us
@@ -221,3 +230,7 @@ class StageRunner:
 
     def _pass_over(self, batch: BatchArrived) -> None:
         self._next_sequence = max(self._next_sequence, batch.sequence + 1)
+
+
+def _is(event: BatchArrived, batch: BatchId, place: int) -> bool:
+    return event.batch == batch and event.place == place

@@ -1,28 +1,17 @@
-"""The bookings of one instance, keyed by batch.
+"""The bookings of one instance.
 
-Keyed, because a finish that comes early or late must correct its own booking and no other: a
-single "busy until" would free the next batch's booking with it.
+Each is corrected on its own, because a finish that comes early or late says nothing of the others:
+a single "busy until" would free the next batch's booking with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import Generic, NamedTuple, TypeVar
-
 from penstock.domain.errors import InvariantViolation
 from penstock.domain.units import Micros
-
-K = TypeVar("K", bound=Hashable)
-
-
-class Booking(NamedTuple):
-    """A half-open interval [start_us, end_us)."""
-
-    start_us: Micros
-    end_us: Micros
+from penstock.scheduling.bookings import Booking, place_of
 
 
-class Timeline(Generic[K]):
+class Timeline:
     """Bookings in order of time.
 
     Invariant: booked intervals do not overlap; each starts at or after the end of the one before.
@@ -31,13 +20,12 @@ class Timeline(Generic[K]):
         free_us: when all bookings are done if none overruns: `free_at` is never earlier.
     """
 
-    __slots__ = ("_bookings", "_busy_until_us", "_first_end_us", "_last_end_us", "free_us")
+    __slots__ = ("_bookings", "_busy_until_us", "_first_end_us", "free_us")
 
     def __init__(self) -> None:
-        self._bookings: dict[K, tuple[Micros, Micros]] = {}
+        self._bookings: list[Booking] = []  # seldom more than two
         self._busy_until_us: Micros = 0
         self._first_end_us: Micros = 0
-        self._last_end_us: Micros = 0
         self.free_us: Micros = 0
 
     def __len__(self) -> int:
@@ -55,47 +43,42 @@ class Timeline(Generic[K]):
             return self._ends_from(now_us)[1]
         return self.free_us if self.free_us > now_us else now_us
 
-    def book(self, key: K, start_us: Micros, end_us: Micros) -> None:
-        """Book one interval after all others.
-
-        Leaves every other booking untouched.
+    def book(self, booking: Booking) -> None:
+        """Add a booking after all others, which stay as they are.
 
         Raises:
-            InvariantViolation: the interval overlaps another booking, is reversed, or the
-                batch has a booking here already.
+            InvariantViolation: it overlaps another booking, is reversed, or is here already.
         """
-        first = not self._bookings
-        overlaps = not first and start_us < self._last_end_us
-        if overlaps or end_us < start_us or key in self._bookings:
-            last = next(reversed(self._bookings.values()), None)
-            raise InvariantViolation(
-                f"{key} cannot be booked on [{start_us}, {end_us}): last booking is {last}"
-            )
-        self._bookings[key] = (start_us, end_us)
-        self._last_end_us = end_us
+        bookings, start_us, end_us = self._bookings, booking.start_us, booking.end_us
+        last = bookings[-1] if bookings else None
+        if end_us < start_us or (last is not None and (start_us < last.end_us or last is booking)):
+            raise InvariantViolation(f"{booking} cannot be made: the last one is {last}")
+        bookings.append(booking)
         self.free_us = max(self.free_us, start_us) + end_us - start_us
-        if first:
+        if last is None:
             self._first_end_us = self.free_us
 
-    def finish(self, key: K, at_us: Micros) -> None:
-        """Forget this batch's booking: it was being worked on until `at_us`."""
-        if self._bookings.pop(key, None) is not None:
+    def finish(self, booking: Booking, at_us: Micros) -> None:
+        """Forget a booking: it was being worked on until `at_us`."""
+        place = place_of(booking, self._bookings)
+        if place >= 0:
             self._busy_until_us = at_us
-            self._settle()
+            self._forget(place)
 
-    def release(self, key: K) -> None:
-        """Forget this batch's booking, if it has one; leaves every other untouched."""
-        if self._bookings.pop(key, None) is not None:
-            self._settle()
+    def release(self, booking: Booking) -> None:
+        """Forget a booking, if it is here; leaves every other untouched."""
+        place = place_of(booking, self._bookings)
+        if place >= 0:
+            self._forget(place)
 
-    def bookings(self) -> dict[K, Booking]:
-        """Return a copy of the bookings, in order of time."""
-        return {key: Booking(*each) for key, each in self._bookings.items()}
+    def bookings(self) -> tuple[Booking, ...]:
+        """Return what is booked, in order of time."""
+        return tuple(self._bookings)
 
-    def _settle(self) -> None:
-        """Predict anew, after a booking was forgotten."""
+    def _forget(self, place: int) -> None:
+        """Forget a booking, and predict anew."""
+        del self._bookings[place]
         if self._bookings:
-            self._last_end_us = next(reversed(self._bookings.values()))[1]
             self._first_end_us, self.free_us = self._ends_from(0)
         else:
             self._first_end_us = self.free_us = self._busy_until_us
@@ -104,8 +87,8 @@ class Timeline(Generic[K]):
         """Return when the first and the last booking end, none of them before `now_us`."""
         first_us: Micros | None = None
         cursor = self._busy_until_us
-        for start_us, end_us in self._bookings.values():
-            cursor = max(cursor, start_us) + end_us - start_us
+        for each in self._bookings:
+            cursor = max(cursor, each.start_us) + each.end_us - each.start_us
             if first_us is None:
                 cursor = max(cursor, now_us)
                 first_us = cursor

@@ -11,18 +11,9 @@ from penstock.domain.ids import RequestId
 from penstock.domain.requests import Request, Slice
 from penstock.domain.units import Micros
 
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """Samples [first, first + count) of one request, that still wait."""
-
-    first: int
-    count: int
-    request: Request
-
-
-# In order of priority, deadline, arrival and id of the request, then of the first sample.
-_Entry: TypeAlias = tuple[int, Micros, Micros, int, int, _Piece]
+# Samples [first, first + count) of one request, that still wait: in order of priority, deadline,
+# arrival and id of the request, then of the first sample; their count and the request follow.
+_Entry: TypeAlias = tuple[int, Micros, Micros, RequestId, int, int, Request]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +44,14 @@ class WaitingQueue:
 
     def push(self, request: Request, first: int, count: int) -> None:
         """Add samples [first, first + count) of a request."""
-        heapq.heappush(self._heap, _entry(_Piece(first, count, request)))
+        heapq.heappush(self._heap, _entry(request, first, count))
         self._live[request.id] = self._live.get(request.id, 0) + count
         self.samples += count
 
     def head(self) -> Request | None:
         """Return the request at the front, or None; changes nothing that shows."""
         while self._heap:
-            request = self._heap[0][-1].request
+            request = self._heap[0][-1]
             if request.id in self._live:
                 return request
             heapq.heappop(self._heap)
@@ -72,9 +63,9 @@ class WaitingQueue:
         ahead = [(heap[0], 0)] if heap else []
         while ahead:
             entry, place = heapq.heappop(ahead)
-            piece = entry[-1]
-            if piece.request.id in self._live:
-                yield Queued(piece.request, piece.count)
+            *_, count, request = entry
+            if request.id in self._live:
+                yield Queued(request, count)
             for child in range(2 * place + 1, min(2 * place + 3, len(heap))):
                 heapq.heappush(ahead, (heap[child], child))
 
@@ -89,33 +80,33 @@ class WaitingQueue:
     def take(self, count: int) -> list[Slice]:
         """Remove up to `count` samples from the front; a request may be cut."""
         slices: list[Slice] = []
-        while count > 0 and self.head() is not None:
-            piece = self._heap[0][-1]
-            taken = min(count, piece.count)
-            slices.append(Slice(piece.request.id, piece.first, taken))
-            self._shrink(piece, taken)
+        while count > 0 and (request := self.head()) is not None:
+            first, waiting = self._heap[0][4:6]
+            taken = min(count, waiting)
+            slices.append(Slice(request.id, first, taken))
+            if taken == waiting:
+                heapq.heappop(self._heap)
+            else:
+                # `first` takes part in the heap order only among pieces of one request: growing
+                # the smallest of them may put it behind its sisters, so it is pushed anew.
+                rest = _entry(request, first + taken, waiting - taken)
+                heapq.heapreplace(self._heap, rest)
+            self._count_off(request.id, taken)
             count -= taken
         return slices
 
-    def _shrink(self, piece: _Piece, taken: int) -> None:
-        identity = piece.request.id
-        if taken == piece.count:
-            heapq.heappop(self._heap)
-        else:
-            # `first` takes part in the heap order only among pieces of one request: growing
-            # the smallest of them may put it behind its sisters, so it is pushed anew.
-            rest = _Piece(piece.first + taken, piece.count - taken, piece.request)
-            heapq.heapreplace(self._heap, _entry(rest))
+    def _count_off(self, request: RequestId, taken: int) -> None:
         self.samples -= taken
-        self._live[identity] -= taken
-        if self._live[identity] == 0:
-            del self._live[identity]
+        left = self._live[request] - taken
+        if left:
+            self._live[request] = left
+        else:
+            del self._live[request]
 
 
 _LAST_PRIORITY = 1 << 62
 
 
-def _entry(piece: _Piece) -> _Entry:
-    request = piece.request
+def _entry(request: Request, first: int, count: int) -> _Entry:
     priority = request.priority if request.priority > 0 else _LAST_PRIORITY
-    return priority, request.deadline_us, request.arrival_us, request.id, piece.first, piece
+    return priority, request.deadline_us, request.arrival_us, request.id, first, count, request

@@ -5,17 +5,12 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.domain.ids import BatchId, InstanceId, ServerId
+from penstock.domain.ids import InstanceId, ServerId
 from penstock.domain.units import Micros
-from penstock.scheduling.instances import (
-    HopKey,
-    Instance,
-    LivePipeline,
-    NetworkCard,
-    live_pipelines,
-)
+from penstock.scheduling.instances import Instance, LivePipeline, NetworkCard, live_pipelines
 from penstock.scheduling.lanes import gap_in_both
-from penstock.scheduling.offers import Offer, book_offer, make_offer
+from penstock.scheduling.offers import Offer, OfferedHop, book_offer, make_offer
+from penstock.scheduling.part_offers import OfferedPart
 from tests.support.builders import MODEL, a_model_plan, a_pool
 
 STEPS = st.lists(
@@ -75,8 +70,8 @@ def test_every_stage_is_done_as_early_as_any_instance_allows(
 ) -> None:
     pipeline = fleet(sizes, servers, transfer_us)
     now_us = 0
-    flying: list[tuple[HopKey, Instance]] = []
-    for number, (what, by_us, pick) in enumerate(steps):
+    flying: list[OfferedHop | OfferedPart] = []
+    for what, by_us, pick in steps:
         if what == "wait":
             now_us += by_us
         elif what == "book":
@@ -86,16 +81,15 @@ def test_every_stage_is_done_as_early_as_any_instance_allows(
                 if not stage:
                     done_us = hop.instance.card.up.gap(done_us, next_wire_us(offer))
                 assert done_us == earliest_done(offer, stage, now_us)
-            batch = BatchId(number)
-            book_offer(offer, batch, now_us)
-            flying += [((batch, stage), hop.instance) for stage, hop in enumerate(offer.hops)]
+            book_offer(offer, now_us)
+            flying += offer.hops
         elif what == "lose":
             pool = pipeline.pools[pick % 2]
             if len(pool.instances) > 1:
                 pool.leave(list(pool.instances.values())[pick % len(pool.instances)])
         elif flying:
-            key, instance = flying.pop(pick % len(flying))
+            hop = flying.pop(pick % len(flying))
             if what == "finish":
-                instance.finish(key, now_us)
+                hop.instance.finish(hop.booking, now_us)
             else:
-                instance.release(key)
+                hop.instance.release(hop.booking)

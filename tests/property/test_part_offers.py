@@ -8,11 +8,12 @@ from copy import deepcopy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.domain.ids import BatchId, ServerId
+from penstock.domain.ids import ServerId
 from penstock.domain.units import Micros
-from penstock.scheduling.instances import HopKey, Instance, LivePipeline, NetworkCard
+from penstock.scheduling.bookings import Booking
+from penstock.scheduling.instances import Instance, LivePipeline, NetworkCard
 from penstock.scheduling.lanes import gap_in_both
-from penstock.scheduling.offers import book_offer, make_offer, parts_of
+from penstock.scheduling.offers import OfferedHop, book_offer, make_offer, parts_of
 from penstock.scheduling.part_offers import OfferedPart
 from tests.support.uneven import an_uneven_pipeline
 
@@ -43,7 +44,7 @@ class Table:
         ready_us = self.now_us
         part, pools = hop.part, self.pipeline.pools
         wires_us = [each.us_per_sample for each in self.pipeline.plan.transfers]
-        for number, sender in enumerate(sorted(before, key=lambda each: each.end_us)):
+        for sender in sorted(before, key=lambda each: each.end_us):
             rows = min(part.end, sender.part.end) - max(part.first, sender.part.first)
             if sender.part.stage + 1 != part.stage or rows <= 0:
                 continue
@@ -54,7 +55,7 @@ class Table:
                 from_us = gap_in_both(*lanes, there_us, wire_us)
                 there_us = from_us + wire_us
                 for lane in lanes:
-                    lane.book((BatchId(-2), len(before), number), from_us, there_us)
+                    lane.book(Booking(from_us, there_us))
             ready_us = max(ready_us, there_us)
         start_us = max(ready_us + self.hop_us, self.free_us[instance.id])
         done_us = start_us + pools[part.stage].latency_us(part.count)
@@ -85,8 +86,8 @@ def test_every_part_is_done_as_early_as_any_instance_allows(
         batches, counts[: len(batches)], transfer_us=transfer_us, servers=servers
     )
     now_us = 0
-    flying: list[tuple[HopKey, Instance]] = []
-    for number, (what, by_us, pick) in enumerate(steps):
+    flying: list[OfferedHop | OfferedPart] = []
+    for what, by_us, pick in steps:
         if what == "wait":
             now_us += by_us
         elif what == "book":
@@ -96,14 +97,14 @@ def test_every_part_is_done_as_early_as_any_instance_allows(
             assert bool(hops) == (offer.size > min(batches))
             assert 0 <= offer.queueing_us == offer.completion_us - now_us - offer.work_us
             assert offer.idle_us >= 0
-            book_offer(offer, BatchId(number), now_us)
-            flying += [((BatchId(number), at), hop.instance) for at, hop in enumerate(offer.hops)]
+            book_offer(offer, now_us)
+            flying += offer.hops
         elif flying:
-            key, instance = flying.pop(pick % len(flying))
+            hop = flying.pop(pick % len(flying))
             if what == "finish":
-                instance.finish(key, now_us)
+                hop.instance.finish(hop.booking, now_us)
             else:
-                instance.release(key)
+                hop.instance.release(hop.booking)
 
 
 def check(table: Table, hops: Sequence[OfferedPart]) -> None:

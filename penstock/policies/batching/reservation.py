@@ -91,21 +91,32 @@ class ReservationPolicy:
             if bind_us <= now_us:
                 return Launch(offer, only_in_time=True)
             return Wait(bind_us, enough=NEVER)
+        built_us = self._built_us(outlook, offer)
         # Until the deadline of a full batch would be at stake, one more request changes nothing.
-        full_us = max(self._due_us(outlook, offer, offer.size, limit_us), bind_us)
+        full_us = max(self._due_us(outlook, offer, offer.size, limit_us, built_us), bind_us)
         if full_us > now_us:
             return Wait(full_us, enough=offer.size)
-        due_us = max(self._due_us(outlook, offer, outlook.waiting + 1, limit_us), bind_us)
+        due_us = max(self._due_us(outlook, offer, outlook.waiting + 1, limit_us, built_us), bind_us)
         if due_us > now_us:
             return Wait(due_us)
         return Launch(outlook.resize(offer, outlook.waiting), only_in_time=True)
 
-    def _due_us(self, outlook: Outlook, offer: Offer, size: int, limit_us: Micros) -> Micros:
-        """Return until when a batch may be held that would then have `size` samples."""
-        last_us = outlook.now_us + limit_us - outlook.resize(offer, size).completion_us
+    def _built_us(self, outlook: Outlook, offer: Offer) -> Micros | None:
+        """Return until when the plan has a batch gathered; None: too much arrives for that."""
         if outlook.load > self.calm * offer.pipeline.relative_rate(outlook.waiting):
+            return None
+        return outlook.head.arrival_us + _build_us(outlook, offer)
+
+    def _due_us(
+        self, outlook: Outlook, offer: Offer, size: int, limit_us: Micros, built_us: Micros | None
+    ) -> Micros:
+        """Return until when a batch may be held that would then have `size` samples."""
+        if built_us is not None and built_us <= outlook.now_us:
+            return built_us  # whatever deadlines would allow
+        last_us = outlook.now_us + limit_us - outlook.resize(offer, size).completion_us
+        if built_us is None:
             return last_us - self._spare_us(outlook.head)
-        return min(last_us, outlook.head.arrival_us + _build_us(outlook, offer))
+        return min(last_us, built_us)
 
 
 def _build_us(outlook: Outlook, offer: Offer) -> Micros:

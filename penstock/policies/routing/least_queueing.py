@@ -14,6 +14,8 @@ class LeastQueueing:
 
     def rank(self, offers: Sequence[Offer]) -> Sequence[Offer]:
         """Return the offers, least queueing first."""
+        if len(offers) == 1:
+            return offers
         return sorted(offers, key=lambda offer: (offer.queueing_us, offer.completion_us))
 
     def launched(self, offer: Offer) -> None:

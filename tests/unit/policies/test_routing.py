@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
-from penstock.domain.ids import BatchId, PoolId
+from penstock.domain.ids import PoolId
 from penstock.domain.plan import Plan
 from penstock.policies.batching.fixed import FixedPolicy
 from penstock.policies.batching.nexus import NexusPolicy
@@ -90,9 +90,9 @@ def test_the_shortest_queue_counts_batches_and_not_their_time() -> None:
 
 def test_of_parts_that_run_side_by_side_the_longest_queue_counts() -> None:
     pipeline = an_uneven_pipeline((4, 2), (1, 2))
-    book_offer(make_offer(pipeline, 2, 0, 0), BatchId(0), 0)  # on the first of the second stage
-    book_offer(make_offer(pipeline, 2, 0, 0), BatchId(1), 0)  # on the other
-    book_offer(make_offer(pipeline, 2, 0, 0), BatchId(2), 0)  # on the first again
+    book_offer(make_offer(pipeline, 2, 0, 0), 0)  # on the first of the second stage
+    book_offer(make_offer(pipeline, 2, 0, 0), 0)  # on the other
+    book_offer(make_offer(pipeline, 2, 0, 0), 0)  # on the first again
     assert queue_length(make_offer(pipeline, 4, 0, 0)) == 3 + 2
 
 

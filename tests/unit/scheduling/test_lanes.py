@@ -7,13 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.domain.errors import InvariantViolation
+from penstock.scheduling.bookings import Booking
 from penstock.scheduling.lanes import Lane, gap_in_both
 
 
-def a_lane(*bookings: tuple[int, int]) -> Lane[int]:
-    lane = Lane[int]()
-    for key, (start_us, end_us) in enumerate(bookings):
-        lane.book(key, start_us, end_us)
+def a_lane(*times: tuple[int, int]) -> Lane:
+    lane = Lane()
+    for each in times:
+        lane.book(Booking(*each))
     return lane
 
 
@@ -36,15 +37,16 @@ def test_two_lanes_must_be_free_at_once() -> None:
 @pytest.mark.parametrize("taken", [(15, 25), (5, 11), (12, 13), (10, 20), (13, 12)])
 def test_what_overlaps_or_runs_backwards_is_a_bug(taken: tuple[int, int]) -> None:
     with pytest.raises(InvariantViolation):
-        a_lane((10, 20)).book(7, *taken)
+        a_lane((10, 20)).book(Booking(*taken))
 
 
 def test_what_is_released_or_over_is_forgotten() -> None:
-    lane = a_lane((0, 10), (10, 20), (20, 30))
-    assert lane.release(1)
-    assert not lane.release(1)
+    lane, released = a_lane((0, 10), (20, 30)), Booking(10, 20)
+    lane.book(released)
+    assert lane.release(released)
+    assert not lane.release(released)
     lane.expire(10)
-    assert lane.bookings() == [(2, 20, 30)]
+    assert lane.bookings() == (Booking(20, 30),)
 
 
 LENGTHS = st.lists(st.tuples(st.integers(0, 200), st.integers(1, 30)), max_size=30)
@@ -54,11 +56,11 @@ LENGTHS = st.lists(st.tuples(st.integers(0, 200), st.integers(1, 30)), max_size=
 def test_a_gap_is_free_and_none_is_earlier(
     one: list[tuple[int, int]], asked: list[tuple[int, int]]
 ) -> None:
-    lane = Lane[int]()
-    for key, (at_us, length_us) in enumerate(one):
+    lane = Lane()
+    for at_us, length_us in one:
         start_us = lane.gap(at_us, length_us)
-        lane.book(key, start_us, start_us + length_us)
-    taken = {us for _, start_us, end_us in lane.bookings() for us in range(start_us, end_us)}
+        lane.book(Booking(start_us, start_us + length_us))
+    taken = {us for each in lane.bookings() for us in range(each.start_us, each.end_us)}
     for at_us, length_us in asked:
         found_us = lane.gap(at_us, length_us)
         earliest_us = next(
