@@ -93,12 +93,22 @@ class Door:
         try:
             return await self._server.listen(settings.host, settings.port, shared=settings.shared)
         except OSError as error:
-            where = f"{settings.host}:{settings.port}"
-            raise PenstockError(f"cannot listen on {where}: is it taken?") from error
+            raise self._taken() from error
+
+    def _taken(self) -> PenstockError:
+        where = f"{self._settings.host}:{self._settings.port}"
+        return PenstockError(f"cannot listen on {where}: is it taken?")
 
     async def start(self) -> None:
-        """Answer from now on."""
-        await self._server.start()
+        """Answer from now on.
+
+        Raises:
+            PenstockError: somebody else took the port in the meantime.
+        """
+        try:
+            await self._server.start()
+        except OSError as error:
+            raise self._taken() from error
 
     async def show(self, *, serving: bool) -> None:
         """Set what health says."""

@@ -57,8 +57,9 @@ class Limits:
 
 # A data frame that came in part is handed on at once if it is large; others are waited for.
 _WORTH_PARTS = 1 << 16
-# No block of headers within the limit is as long as this many times the limit.
-_BLOCK_SLACK = 2
+# A block of headers this many times as long as the limit ends the connection. A shorter one that
+# is too long ends its stream: it must be read nevertheless, since the table must agree.
+_BLOCK_SLACK = 4
 # The first frame's kind follows the preface and the frame's length.
 _KIND_AT = len(frames.PREFACE) + 3
 # To resize windows every stream is visited. A client has so many visits, and more with each stream
@@ -423,13 +424,15 @@ class Connection(Generic[Head, Call]):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a second block of headers")
         self._hand_on(stream, b"", ended=True)
 
-    def _open(self, block: _OpenBlock, head: Head) -> None:
+    def _open(self, block: _OpenBlock, head: Head | None) -> None:
         number = block.number
         if not number % 2:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"a client's stream numbered {number}")
         if self._leaving or len(self._streams) >= self._limits.streams:
-            self._last_number = self._last_number if self._leaving else number
-            self._output.append(frames.reset_frame(number, ErrorCode.REFUSED_STREAM))
+            self._refuse(number, ErrorCode.REFUSED_STREAM)
+            return
+        if head is None:
+            self._refuse(number, ErrorCode.ENHANCE_YOUR_CALM)
             return
         self._last_number = number
         self._visits += _VISITS_BY_STREAM
@@ -439,6 +442,10 @@ class Connection(Generic[Head, Call]):
         )
         self._streams[number] = stream
         self._sink.opened(stream, head, ended=block.ended)
+
+    def _refuse(self, number: int, code: ErrorCode) -> None:
+        self._last_number = self._last_number if self._leaving else number
+        self._output.append(frames.reset_frame(number, code))
 
     def _take_reset(self, _flags: int, number: int, payload: bytes) -> None:
         frames.read_number(payload, "RST_STREAM")

@@ -149,20 +149,21 @@ class HeaderReader(Generic[Read]):
         self._table = _Table()
         self._known: dict[bytes, Read] = {}
 
-    def read(self, block: bytes) -> Read:
-        """Return what a block says.
+    def read(self, block: bytes) -> Read | None:
+        """Return what a block says; None if it says more than is allowed.
 
         Raises:
-            ConnectionFault: it is no header block, or too long a one.
+            ConnectionFault: it is no header block.
         """
         known = self._known.get(block)
         if known is not None:
             return known
         block_reader = _BlockReader(block, self._table, self._limit_bytes)
-        read = self._understand(block_reader.headers())
+        headers = block_reader.headers()
+        read = None if headers is None else self._understand(headers)
         if block_reader.changed_table:
             self._known.clear()
-        elif len(self._known) < _MOST_KNOWN:
+        elif read is not None and len(self._known) < _MOST_KNOWN:
             self._known[block] = read
         return read
 
@@ -181,18 +182,17 @@ class _BlockReader:
         self._at = 0
         self.changed_table = False
 
-    def headers(self) -> Headers:
+    def headers(self) -> Headers | None:
+        """Read to the end, for the table's sake; return None if that is too much."""
         headers: list[Header] = []
         while self._at < len(self._block):
             header = self._next(may_resize=not headers)
             if header is None:
                 continue
             self._room_bytes -= _entry_bytes(header)
-            if self._room_bytes < 0:
-                reason = "headers that are too long"
-                raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, reason)
-            headers.append(header)
-        return tuple(headers)
+            if self._room_bytes >= 0 or not headers:
+                headers.append(header)
+        return None if self._room_bytes < 0 else tuple(headers)
 
     def _next(self, *, may_resize: bool) -> Header | None:
         """Return the next header; None if a new size of the table came instead."""

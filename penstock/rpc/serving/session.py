@@ -145,6 +145,7 @@ class Session(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Go on."""
         self._said_bytes = 0
+        self._heard = True  # so to speak: it reads
         full, self._full = self._full, None
         if full is not None:
             full.set_result(None)
@@ -184,7 +185,8 @@ class Session(asyncio.Protocol):
     def _listen(self) -> None:
         """Ask a silent client whether it is there, and give up one that does not answer."""
         self._note_progress()
-        if not self._heard and not self.connection.heard_pong or not self.connection.greeted:
+        silent = not self._heard and not self.connection.heard_pong
+        if silent or not self.connection.greeted:
             self.abort()
             return
         if not self._heard:
@@ -194,7 +196,7 @@ class Session(asyncio.Protocol):
         self._watch = self.later(self._limits.silence_s, self._listen)
 
     def _note_progress(self) -> None:
-        """Count what a client has read as a sign of life: while it reads slowly, we hear nothing."""
+        """Take what a client has read for a sign of life: one that reads slowly is not heard."""
         left = 0 if self._transport is None else self._transport.get_write_buffer_size()
         self._heard = self._heard or left < self._left_bytes
         self._left_bytes = left
