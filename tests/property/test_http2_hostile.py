@@ -86,8 +86,10 @@ def test_any_bytes_instead_of_a_greeting(sent: bytes) -> None:
 def check_bounded(end: Recorder) -> None:
     streams = end.connection.open_streams
     assert len(streams) <= LIMITS.streams
-    assert len(vars(end.connection)["_rest"]) <= LIMITS.frame_bytes + frames.HEADER_BYTES
-    assert set(vars(end.connection)["_blocked"]) <= {each.number for each in streams}
+    rooms = vars(end.connection)
+    kept, blocked = vars(rooms["_cutter"])["_rest"], vars(rooms["_outgoing"])["_blocked"]
+    assert len(kept) <= LIMITS.frame_bytes + frames.HEADER_BYTES
+    assert set(blocked) <= {each.number for each in streams}
     assert end.connection.queued_bytes == sum(each.unsent_bytes for each in streams)
 
 

@@ -32,6 +32,10 @@ UNREAD = "expected a client that reads its answers, found too many unread"
 _UNQUOTED = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}"  # what can be printed, except %
 
 
+# Some clients fail over a status that comes while they are sending.
+PATIENCE_S = 0.01
+
+
 class Session(Protocol):
     """What calls of one connection have in common."""
 

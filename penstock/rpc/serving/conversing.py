@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import grpc
 
 from penstock.domain.units import Bytes
-from penstock.rpc.serving.call import CallStream, Session
+from penstock.rpc.serving.call import PATIENCE_S, CallStream, Session
 from penstock.rpc.serving.direct import FAILED, Refusal
 from penstock.rpc.serving.head import CallHead
 from penstock.rpc.serving.lane import Conversation, Lane
@@ -40,9 +41,16 @@ class ConversingCall(StreamedCall):
         if self.over:
             return
         if self._lane.empty and self._refusal is not None:
-            self.refuse(self._refusal.code, self._refusal.details)
+            self._say_no(self._refusal)
         elif self._lane.empty and self._ended and not self._unread:
             self.finish()
+
+    def _say_no(self, refusal: Refusal) -> None:
+        """End with a status, at once if the client has no more to send."""
+        if self._ended:
+            self.refuse(refusal.code, refusal.details)
+        else:
+            self._session.later(PATIENCE_S, partial(self.refuse, refusal.code, refusal.details))
 
     def _may_take(self) -> bool:
         if self._stream.unsent:

@@ -6,11 +6,8 @@ from http import HTTPStatus
 
 import grpc
 
-from penstock.rpc.serving.call import Call, CallStream, Session
+from penstock.rpc.serving.call import PATIENCE_S, Call, CallStream, Session
 from penstock.rpc.serving.head import CallHead
-
-# Some clients fail over a status that comes before they have sent their first message.
-_PATIENCE_S = 0.01
 
 
 class RefusedCall(Call):
@@ -26,7 +23,7 @@ class RefusedCall(Call):
     ) -> None:
         super().__init__(session, stream, head, limit_bytes=0)
         self._refusal = code, details
-        session.later(_PATIENCE_S, self._say_no)
+        session.later(PATIENCE_S, self._say_no)
 
     def received(self, _data: bytes | memoryview, *, ended: bool) -> None:  # noqa: ARG002
         """Refuse, whatever it is."""

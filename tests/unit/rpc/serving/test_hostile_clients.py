@@ -122,7 +122,7 @@ def session_of(served: Served) -> Session:
 def waiting_bytes(session: Session) -> int:
     """Return what a client has not taken yet, wherever it is."""
     transport = vars(session)["_transport"]
-    in_output = sum(map(len, vars(session.connection)["_output"]))
+    in_output = sum(map(len, vars(vars(session.connection)["_outgoing"])["_output"]))
     return int(session.connection.queued_bytes + in_output + transport.get_write_buffer_size())
 
 
