@@ -7,6 +7,7 @@ of load.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -29,7 +30,14 @@ _STAGE_US = 100  # the first guess; the dispatcher learns what a stage takes
 _RATE_RPS = 1_000.0
 
 
-def write_identity(directory: Path, models: tuple[Model, ...], batch: int, *, real: bool) -> Path:
+def write_identity(
+    directory: Path,
+    models: tuple[Model, ...],
+    batch: int,
+    *,
+    real: bool,
+    share: Fraction | None = None,
+) -> Path:
     """Write repository and plan of identity models.
 
     Args:
@@ -38,38 +46,41 @@ def write_identity(directory: Path, models: tuple[Model, ...], batch: int, *, re
         batch: the largest batch of each.
         real: export blocks that compute the identity; without, executors that compute can not
             load them, those of shapes only can.
+        share: of a GPU, for each model; None: they share one.
 
     Returns:
         The plan file.
     """
     digests = {model: _write_model(directory / "models", model, real=real) for model in models}
-    return write_plan_by_hand(directory, digests, batch)
+    return write_plan_by_hand(directory, digests, batch, share)
 
 
-def write_plan_by_hand(directory: Path, digests: Mapping[Model, str], batch: int) -> Path:
+def write_plan_by_hand(
+    directory: Path, digests: Mapping[Model, str], batch: int, share: Fraction | None = None
+) -> Path:
     """Write ``plan.json``: each model one block, on one instance.
 
     Args:
         directory: gets it.
         digests: of each model's ``blocks.json``.
         batch: the largest batch of each.
+        share: of a GPU, for each model; None: they share one.
 
     Returns:
         The plan file.
     """
+    share = share or Fraction(1, len(digests))
     plan = Plan(
         gpu_classes=(
             PlannedClass(
                 name=GPU_CLASS,
-                count=1,
+                count=math.ceil(share * len(digests)),
                 memory_bytes=1 << 34,
                 gpus_per_server=1,
                 network_gbps=100.0,
             ),
         ),
-        models=tuple(
-            _model_plan(model, batch, len(digests), digest) for model, digest in digests.items()
-        ),
+        models=tuple(_model_plan(model, batch, share, digest) for model, digest in digests.items()),
         hop_overhead_us=0,
         packing="whole-gpu",
         solve=report_by_hand(_RATE_RPS),
@@ -129,7 +140,7 @@ def _export_identity(path: Path, width: int) -> None:
     torch.export.save(torch.export.export(Identity(), example, dynamic_shapes=(rows,)), path)
 
 
-def _model_plan(model: Model, batch: int, models: int, digest: str) -> ModelPlan:
+def _model_plan(model: Model, batch: int, share: Fraction, digest: str) -> ModelPlan:
     name, row_bytes = model
     pool = Pool(
         id=PoolId(f"{name}.0"),
@@ -137,7 +148,7 @@ def _model_plan(model: Model, batch: int, models: int, digest: str) -> ModelPlan
         first_block=0,
         end_block=1,
         gpu_class=GPU_CLASS,
-        share=Fraction(1, models),
+        share=share,
         batch=batch,
         instances=1,
         latency_us_by_batch=(_STAGE_US,) * batch,

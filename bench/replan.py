@@ -8,7 +8,13 @@ A rate is changed where rates are asked for (objective ``fewest-gpus``), a weigh
 is (``max-min``). Exits with 1 if a plan was not found in
 time, has a fault, or was worse than its gap for keeping more.
 
+With ``--prove SECONDS`` it is found out, for each change that kept too few, how many instances a
+plan within the gap of the best found can keep: at least, by planning again with so much time, and
+at most, by proof (`bench.most_kept`). ``allowed`` is null where that leaves open whether a plan
+that is good enough keeps as many as the bar asks for.
+
     python bench/replan.py --gpus 100 --seeds 3
+    python bench/replan.py --gpus 100 --seeds 2 --prove 20
 """
 
 from __future__ import annotations
@@ -24,6 +30,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.fleets import A100, L4, T4, Shape, make_fleet
+from bench.most_kept import MostKept, most_kept
 from bench.planned import Lines, Timed, errors_in_one_line, make_timed, tell_faults
 from penstock.console import note
 from penstock.domain.cluster import Cluster, Objective, PlannerOptions, ServedModel
@@ -76,6 +83,9 @@ def main(
     again_limit: Annotated[
         float, typer.Option(min=0, callback=finite, help="Seconds for planning again.")
     ] = 1.5,
+    prove: Annotated[
+        float, typer.Option(min=0, callback=finite, help="Seconds for what could be kept; 0: not.")
+    ] = 0.0,
     out: Annotated[Path | None, typer.Option(help="File for the same JSON lines.")] = None,
 ) -> None:
     """Change one model at a time, and plan again."""
@@ -84,11 +94,16 @@ def main(
     )
     shape = replace(SHAPE, models=models)
     with errors_in_one_line():
-        sys.exit(report(measured(gpus, seeds, shape, options, again_limit), Lines(out)))
+        sys.exit(report(measured(gpus, seeds, shape, options, again_limit, prove), Lines(out)))
 
 
 def measured(
-    gpus: int, seeds: int, shape: Shape, options: PlannerOptions, again_limit_s: float
+    gpus: int,
+    seeds: int,
+    shape: Shape,
+    options: PlannerOptions,
+    again_limit_s: float,
+    prove_s: float = 0.0,
 ) -> Iterator[dict[str, Any]]:
     """Yield the line of every change: fleet by fleet, objective by objective.
 
@@ -109,7 +124,7 @@ def measured(
                 continue
             quick = replace(start, options=replace(start.options, time_limit_s=again_limit_s))
             for change in changes(len(start.models)):
-                yield head | replanned(quick, profiles, first, change)
+                yield head | replanned(quick, profiles, first, change, prove_s)
 
 
 def changes(models: int) -> list[Change]:
@@ -142,7 +157,7 @@ def plan_of(cluster: Cluster, profiles: Profiles, running: Running | None = None
 
 
 def replanned(
-    cluster: Cluster, profiles: Profiles, before: Timed, change: Change
+    cluster: Cluster, profiles: Profiles, before: Timed, change: Change, prove_s: float = 0.0
 ) -> dict[str, Any]:
     """Make one change, plan with and without the running plan, and return the line."""
     model, changed = cluster.models[change.model], change.of(cluster)
@@ -160,20 +175,57 @@ def replanned(
     for timed in (beside, afresh):
         tell_faults(f"{model.name} × {change.factor}", timed.faults)
     total = sum(running.values())
-    return head | {
-        "seconds": round(beside.seconds, 3),
-        "seconds_by_phase": beside.phases,
-        "seconds_afresh": round(afresh.seconds, 3),
-        "instances": total,
-        "instances_after": sum(running_stages(beside.plan).values()),
-        "kept": kept(beside.plan, running),
-        "kept_fraction": kept(beside.plan, running) / total,
-        "kept_fraction_afresh": kept(afresh.plan, running) / total,
-        "value": beside.plan.solve.value,
-        "value_afresh": afresh.plan.solve.value,
-        "bound": afresh.plan.solve.bound,
-        "as_good": as_good(beside.plan, afresh.plan, cluster.options.relative_gap),
-        "verified": beside.verified and afresh.verified,
+    most = None
+    if prove_s and kept(beside.plan, running) < BAR_KEPT * total:
+        most = most_of(changed, profiles, running, [beside.plan, afresh.plan], prove_s)
+    return (
+        head
+        | allowed(kept(beside.plan, running), most, total)
+        | {
+            "seconds": round(beside.seconds, 3),
+            "seconds_by_phase": beside.phases,
+            "seconds_afresh": round(afresh.seconds, 3),
+            "instances": total,
+            "instances_after": sum(running_stages(beside.plan).values()),
+            "kept": kept(beside.plan, running),
+            "kept_fraction": kept(beside.plan, running) / total,
+            "kept_fraction_afresh": kept(afresh.plan, running) / total,
+            "value": beside.plan.solve.value,
+            "value_afresh": afresh.plan.solve.value,
+            "bound": afresh.plan.solve.bound,
+            "as_good": as_good(beside.plan, afresh.plan, cluster.options.relative_gap),
+            "verified": beside.verified and afresh.verified,
+        }
+    )
+
+
+def most_of(
+    cluster: Cluster,
+    profiles: Profiles,
+    running: Running,
+    plans: Sequence[Plan],
+    seconds: float,
+) -> MostKept:
+    """Return how many instances a plan within the gap of the best that is known can keep."""
+    longer = replace(cluster, options=replace(cluster.options, time_limit_s=seconds))
+    witness = plan_of(longer, profiles, running).plan
+    rising = witness.solve.objective == "max-min"
+    best = (max if rising else min)(each.solve.value for each in (*plans, witness))
+    gap = cluster.options.relative_gap
+    least = best * (1 - gap if rising else 1 + gap)
+    proven = most_kept(cluster, profiles, running, least, seconds)
+    reaches = witness.solve.value >= least if rising else witness.solve.value <= least
+    seen = max(proven.at_least, kept(witness, running) if reaches else 0)
+    return MostKept(at_least=seen, at_most=max(seen, proven.at_most))
+
+
+def allowed(kept_now: int, most: MostKept | None, total: int) -> dict[str, Any]:
+    """Return what is known of the most that can be kept; where enough is, no more is asked."""
+    known = MostKept(at_least=kept_now, at_most=total) if most is None else most
+    return {
+        "most_kept_at_least": known.at_least,
+        "most_kept_at_most": known.at_most,
+        "allowed": known.allows(BAR_KEPT * total),
     }
 
 
@@ -219,7 +271,9 @@ def summary(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "within_bar_seconds": sum(each <= BAR_SECONDS for each in seconds),
         "mean_kept_fraction": _mean(planned, "kept_fraction"),
         "min_kept_fraction": min(fractions, default=None),
-        "within_bar_kept": sum(each >= BAR_KEPT for each in fractions),
+        "kept_80": sum(each >= BAR_KEPT for each in fractions),
+        "allowed_80": sum(line["allowed"] is True for line in planned),
+        "not_allowed_80": sum(line["allowed"] is False for line in planned),
         "mean_kept_fraction_afresh": _mean(planned, "kept_fraction_afresh"),
         "all_as_good": all(line["as_good"] for line in planned),
         "all_verified": all(line["verified"] for line in planned),

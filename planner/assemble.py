@@ -9,11 +9,12 @@ choice has something to choose from.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
 import numpy as np
 
+from planner.beam import Beam
 from planner.bundles import Bundle, Cover, Items, Terms, Units, instances_of, list_items
 from planner.candidates import CandidatePath, CandidatePool
 from planner.choice import Choice
@@ -23,14 +24,20 @@ from planner.relaxation import Relaxation
 from planner.solution import Instances
 from planner.solve import SolverSettings
 from planner.sought import Cheapest, Task
+from planner.threads import side_by_side
 
 _SHAKEN = 6  # searches at prices shaken at random
 _SPREAD = 0.05  # of the logarithm of shaken prices
 _PRICED = 10  # searches at the prices of bundles, at most
+_SHARED = 6  # searches for bundles whose paths share pools, at most
+_FIRST_SHARED = 2  # of them before the first choice
 _OLD = 0.5  # how much of the old prices stays in the new ones: they swing less
-_LEAST = 0.3  # of its price: a class that bundles have in plenty costs this much still
 
 Assembled: TypeAlias = tuple[Problem, Instances]  # instances, and the paths through them
+_LEAST = 0.3  # of its price: a class that bundles have in plenty costs this much still
+
+Known: TypeAlias = dict[Units, Bundle]  # of one model
+Search: TypeAlias = Callable[[int, float, Floats], list[Bundle]]  # of a model: target, prices
 
 
 class Assembler:
@@ -53,7 +60,7 @@ class Assembler:
         self.tables = tables
         self.terms = _terms(task, tables, relaxation)
         self.costs = [relaxation.reduced_costs(table, self.terms.names) for table in tables]
-        self._items = [self._list(number, relaxation) for number in range(len(tables))]
+        self._items = side_by_side(lambda number: self._list(number, relaxation), len(tables))
 
     def _list(self, number: int, relaxation: Relaxation) -> Items:
         table = self.tables[number]
@@ -71,7 +78,7 @@ class Assembler:
     def share(self, target: float) -> float:
         """Return the part of the fleet that the cheapest bundles take; infinite if one has none."""
         prices = self.terms.unit_prices
-        found = [self._cheapest(number, target, prices) for number in range(len(self._items))]
+        found = [self._apart(number, target, prices) for number in range(len(self._items))]
         if not all(found):
             return math.inf
         units = sum(np.array(bundles[0].units) for bundles in found)
@@ -82,6 +89,8 @@ class Assembler:
         target: float,
         settings: SolverSettings,
         more: Sequence[Sequence[Bundle]] = (),
+        *,
+        sharing: bool = False,
     ) -> Assembled | None:
         """Return instances that carry `target` times every weight, and the paths through them.
 
@@ -91,14 +100,19 @@ class Assembler:
             target: times every weight; of no account where rates are given.
             settings: solver and deadline.
             more: bundles of each model that carry it, beside those that are looked for.
+            sharing: look for bundles whose paths share pools, too; they waste less.
         """
-        bundles = self.gather(target, settings)
-        for own, others in zip(bundles, more, strict=False):
-            own.extend(others)
-        if not all(bundles) or settings.left_s <= 0:
-            return None
-        chosen = self.choice(bundles).whole(settings)
-        return None if chosen is None else self.whole(chosen)
+        found = self._gathered(target, settings)
+        for known, others in zip(found, more, strict=False):
+            known.update((each.units, each) for each in others)
+        lots = self._with_sharing(found, target, settings) if sharing else iter([found])
+        for lot in lots:
+            if not all(lot) or settings.left_s <= 0:
+                return None
+            chosen = self._choice_of(lot).whole(settings)
+            if chosen is not None:
+                return self.whole(chosen)
+        return None
 
     def choice(self, bundles: Sequence[Sequence[Bundle]]) -> Choice:
         """Return the program that takes one of each model's bundles."""
@@ -115,32 +129,88 @@ class Assembler:
 
     def gather(self, target: float, settings: SolverSettings) -> list[list[Bundle]]:
         """Return bundles of each model that carry a target and are cheap at many prices."""
-        found: list[dict[Units, Bundle]] = [{} for _ in self._items]
+        return [list(own.values()) for own in self._gathered(target, settings)]
+
+    def _gathered(self, target: float, settings: SolverSettings) -> list[Known]:
+        found: list[Known] = [{} for _ in self._items]
         rng = np.random.default_rng(settings.seed)
         for number in range(_SHAKEN):
-            shaken = np.exp(rng.normal(0.0, _SPREAD, len(self.terms.names))) if number else 1.0
-            self._join(found, target, self.terms.unit_prices * shaken)
+            shaken = self.terms.unit_prices * self._shaken(rng, number)
+            self._join(found, self._apart, target, shaken, settings)
         prices = self.terms.unit_prices
         for _ in range(_PRICED):
             if not all(found) or settings.left_s <= 0:
                 break
-            scarcity = self.choice([list(own.values()) for own in found]).prices()
-            least = _LEAST * self.terms.unit_prices
-            prices = _OLD * prices + (1 - _OLD) * np.maximum(scarcity, least)
-            if not self._join(found, target, prices):
+            prices = _OLD * prices + (1 - _OLD) * self._worth(self._choice_of(found))
+            if not self._join(found, self._apart, target, prices, settings):
                 break
-        return [list(own.values()) for own in found]
+        return found
 
-    def _join(self, found: Sequence[dict[Units, Bundle]], target: float, prices: Floats) -> bool:
+    def _with_sharing(
+        self, found: list[Known], target: float, settings: SolverSettings
+    ) -> Iterator[list[Known]]:
+        """Yield more and more bundles, of paths that share pools, too, while parts of them fit."""
+        rng = np.random.default_rng(settings.seed)
+        for number in range(_SHARED):
+            if not all(found) or settings.left_s <= 0:
+                return
+            choice = self._choice_of(found)
+            if number >= _FIRST_SHARED:
+                if not choice.fits_in_parts():
+                    return
+                yield found
+            shaken = self._worth(choice) * self._shaken(rng, number)
+            self._join(found, self._sharing, target, shaken, settings)
+        yield found
+
+    def _shaken(self, rng: np.random.Generator, number: int) -> Floats:
+        """Return what to multiply prices with to shake them at random; the first time, don't."""
+        spread = _SPREAD if number else 0.0
+        return np.exp(rng.normal(0.0, spread, len(self.terms.names)))
+
+    def _worth(self, choice: Choice) -> Floats:
+        """Return what units are worth to bundles; never nothing, or they would be wasted."""
+        return np.maximum(choice.prices(), _LEAST * self.terms.unit_prices)
+
+    def _choice_of(self, found: Sequence[Known]) -> Choice:
+        return self.choice([list(own.values()) for own in found])
+
+    def _join(
+        self,
+        found: Sequence[Known],
+        search: Search,
+        target: float,
+        prices: Floats,
+        settings: SolverSettings,
+    ) -> bool:
         """Add bundles that are cheap at these prices; tell whether any is new."""
         before = sum(map(len, found))
-        for number, known in enumerate(found):
-            for bundle in self._cheapest(number, target, prices):
+
+        def searched(number: int) -> list[Bundle]:
+            return search(number, target, prices) if settings.left_s > 0 else []
+
+        joining = side_by_side(searched, len(found))
+        for known, bundles in zip(found, joining, strict=True):
+            for bundle in bundles:
                 known.setdefault(bundle.units, bundle)
         return sum(map(len, found)) > before
 
-    def _cheapest(self, number: int, target: float, unit_prices: Floats) -> list[Bundle]:
-        return Cover(self._items[number], unit_prices, self.demand(number, target)).bundles()
+    def _cover(self, number: int, target: float, unit_prices: Floats) -> Cover:
+        return Cover(self._items[number], unit_prices, self.demand(number, target))
+
+    def covering(self, number: int, flow_rps: float, unit_prices: Floats) -> list[Bundle]:
+        """Return bundles of one model that carry so many samples/s, cheap at these prices."""
+        return Cover(self._items[number], unit_prices, flow_rps).bundles()
+
+    def _apart(self, number: int, target: float, unit_prices: Floats) -> list[Bundle]:
+        """Return bundles of paths with pools of their own."""
+        return self._cover(number, target, unit_prices).bundles()
+
+    def _sharing(self, number: int, target: float, unit_prices: Floats) -> list[Bundle]:
+        """Return bundles of paths that share pools."""
+        cover = self._cover(number, target, unit_prices)
+        demand = self.demand(number, target)
+        return Beam(self.tables[number], cover, self.terms, unit_prices, demand).bundles()
 
 
 def _terms(task: Task, tables: Sequence[PathTable], relaxation: Relaxation) -> Terms:

@@ -185,23 +185,41 @@ class Cover:
         for _ in range(PARTS - 2):
             self._shorter, part = _joined(self._shorter, self._best)
             self._parts.append(part)
+        self._ends = self._shorter[::-1] + self._best  # the last carries as many cells as its place
+
+    @property
+    def least(self) -> float:
+        """Cost of the cheapest bundle; infinite if there is none."""
+        return float(self._ends.min())
+
+    @property
+    def rest(self) -> Floats:
+        """(cells + 1,) least cost of so many cells carried by one item less than a bundle has."""
+        return self._shorter
+
+    def carrying(self, cells: int) -> Flows:
+        """Return the cheapest items that carry so many cells at least, as `rest` has them."""
+        items = self._chosen_items(np.array([0]), np.array([cells]))[0]
+        return tuple(
+            (int(self._items.path[item]), float(self._items.flow[item]))
+            for item in items[items >= 0]
+        )
 
     def bundles(self) -> list[Bundle]:
         """Return the cheapest bundle and others hardly dearer; empty if there is none."""
-        ends = self._shorter[::-1] + self._best  # the last item carries as many cells as its place
-        least = float(ends.min())
+        ends, least = self._ends, self.least
         if not np.isfinite(least):
             return []
         chosen = np.argsort(ends, kind="stable")[:_BUNDLES]
-        items = self._chosen_items(chosen[ends[chosen] <= least * (1 + _DEARER)])
+        chosen = chosen[ends[chosen] <= least * (1 + _DEARER)]
+        items = self._chosen_items(chosen, CELLS - chosen)
         units = np.where(items[:, :, None] >= 0, self._items.units[items], 0).sum(axis=1)
         _, first = np.unique(units, axis=0, return_index=True)
         return [self._bundle(items[row], units[row]) for row in np.sort(first)]
 
-    def _chosen_items(self, last: Ints) -> Ints:
-        """Return (bundles, parts) items, from how many cells the last one carries; -1: none."""
+    def _chosen_items(self, last: Ints, left: Ints) -> Ints:
+        """Return (bundles, parts) items, from the cells of the last one and the rest; -1: none."""
         carried = [last]
-        left = CELLS - last
         for part in reversed(self._parts):
             carried.append(part[left])
             left = np.maximum(0, left - part[left])

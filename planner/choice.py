@@ -1,7 +1,9 @@
 """The program that takes one bundle of each model, so that the GPUs suffice.
 
-Models meet only at the GPU counts, so it is small: a row per GPU class, a row per model. GPUs may
-be missing at a price, so that it always has a solution and its duals tell what units are worth.
+Models meet only at the GPU counts, so it is small: a row per GPU class, a row per model. GPUs cost
+their price, even where all that counts is that they suffice: of the hundreds of bundles most are
+then seen to cost too much. In the relaxation GPUs may be missing at a higher price, so that it
+always has a solution and its duals tell what units are worth.
 """
 
 from __future__ import annotations
@@ -20,14 +22,13 @@ from planner.sought import Cheapest, Task
 
 _NODES = 10000
 _TIME_S = 8.0
-_NO_GPU = 1e4  # a GPU that is missing costs this many times its price, where GPUs have a price
+_MISSING = 2.0  # a GPU that is missing costs this many times its price,
+_NO_GPU = 1e4  # or so many times where the cost is what is sought
 _HARDLY = 1e-4  # instances: what a GPU counts where instances are to be kept
 _NONE_OVER = 1e-6  # GPUs
 
 
 class Choice:
-    """One bundle of each model."""
-
     """The program that takes one bundle of each model."""
 
     def __init__(
@@ -57,11 +58,10 @@ class Choice:
                 row.set_coefficient(variable, 1.0)
         self._priced = isinstance(task.sought, Cheapest)
         for number, name in enumerate(terms.names):
-            missing = float(terms.price[number])
-            if isinstance(task.sought, Cheapest):
-                missing *= _NO_GPU
-                cost = task.sought.price[name]
-                self._program.objective.set_linear_coefficient(self._gpus[number], cost)
+            price = float(terms.price[number])
+            cost = task.sought.price[name] if isinstance(task.sought, Cheapest) else price
+            missing = price * (_NO_GPU if self._priced else _MISSING)
+            self._program.objective.set_linear_coefficient(self._gpus[number], cost)
             self._program.objective.set_linear_coefficient(self._over[number], missing)
 
     def _class_row(self, number: int) -> mathopt.LinearConstraint:
@@ -82,11 +82,14 @@ class Choice:
         """Seek most kept instances, and fewest GPUs among equals, where it costs no more."""
         program = self._program
         if self._priced:
+            for variable in self._over:
+                program.objective.set_linear_coefficient(variable, 0.0)
             cost = program.objective.as_linear_expression()
             program.add_linear_constraint(cost <= most)
-        for variable in self._over:
-            variable.upper_bound = 0.0
         program.objective.clear()
+        unit = 1 + sum(max(own, default=0) for own in kept)  # worth more than all that is kept
+        for variable, parts in zip(self._over, self._per_gpu, strict=True):
+            program.objective.set_linear_coefficient(variable, -float(unit * parts))
         for variable in self._gpus:
             program.objective.set_linear_coefficient(variable, -_HARDLY)
         program.objective.is_maximize = True
@@ -99,8 +102,15 @@ class Choice:
         duals = mathopt.solve(self._program, mathopt.SolverType.GLOP).dual_values()
         return np.array([abs(duals[row]) for row in self._rows])
 
+    def fits_in_parts(self) -> bool:
+        """Tell whether the GPUs suffice for bundles that need not be whole."""
+        values = mathopt.solve(self._program, mathopt.SolverType.GLOP).variable_values()
+        return bool(sum(values[each] for each in self._over) <= _NONE_OVER)
+
     def whole(self, settings: SolverSettings) -> list[Bundle] | None:
         """Return a bundle of each model that fit together; None if none were found."""
+        for variable in self._over:
+            variable.upper_bound = 0.0
         for own in self._taken:
             for variable in own:
                 variable.integer = True
@@ -110,7 +120,7 @@ class Choice:
         answer = run(
             Job(program=self._program, node_limit=_NODES), replace(settings, deadline=soon)
         )
-        if not answer.values or sum(answer.values[each] for each in self._over) > _NONE_OVER:
+        if not answer.values:
             return None
         return [
             max(zip(own, variables, strict=True), key=lambda pair: answer.values[pair[1]])[0]

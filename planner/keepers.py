@@ -1,40 +1,54 @@
 """Keepers: bundles that hold on to instances that run already, and the choice that keeps most.
 
-Each comes from a program over the paths of one model near what runs: the cheapest bundle where a
-lost instance costs something, and, *squeezed*, the one that loses least in the room that such
-bundles of all other models leave. Where losing costs much these programs are easy: what runs is a
-good solution, and a bound that holds it is found at once.
+Column generation, with kept instances as the currency. A small program of each model finds the
+bundle for which lost instances and GPUs together cost least; a choice of one bundle per model keeps
+most of all; its relaxation tells how many kept instances a GPU of each class is worth, and at these
+prices the programs are asked again. Programs are slow, so they see few paths, and each bundle that
+matters brings its neighbours (`planner.refills`) for the choice to choose from.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 
 from planner.assemble import Assembled, Assembler
-from planner.bundles import Bundle, bundle_of, instances_of
+from planner.bundles import Bundle, Flows, Units, bundle_of, instances_of
 from planner.candidates import CandidatePath
 from planner.formulation import Formulation, Problem, formulate
-from planner.paths import Ints
+from planner.paths import Floats, Ints
+from planner.refills import refills
 from planner.replan import Running, charge_lost, kept_instances
 from planner.solve import Job, SolverSettings, run_all
 from planner.sought import Cheapest
+from planner.threads import side_by_side
 
 _CHEAP = 0.3  # what losing an instance costs, as a part of what an instance costs on average
-_WORTHS = (1.0, _CHEAP, 0.1)  # tried one after the other, as long as there is time
-_PATHS = 60  # of which a stage runs, and as many that lose least, per model
-_NODES = 1000
-_TIME_S = 0.3  # for a program of every model
-_SQUEEZE_TIME_S = 0.6
-_GAP = 5e-3
-_ALIKE = 10  # bundles of a model that keep equally many
+_PATHS = (6, 6, 12, 12)  # of which a stage runs, and as many that lose least, round by round
+_NODES = 200
+_TIME_S = 0.4  # for a program of every model
+_GAP = 0.02  # of these programs
+_REFILLED = 2  # times in each round that the choice is made
+_PROMISING = 3  # bundles of each model that bring neighbours, besides those chosen
+_MOST = 100  # bundles of a model to choose from
+_OLD = 0.5  # how much of the old prices stays in the new ones: they swing less
+_SPARE_S = 0.15  # that the last choice needs: nothing else begins in it
+_LEAST = 0.3  # of what a GPU costs on average: a class that is in plenty costs this much still
 
-Bundles: TypeAlias = Sequence[Sequence[Bundle]]  # of each model
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keeping:
+    """A bundle, and how many running instances it keeps."""
+
+    bundle: Bundle
+    kept: int
+
+
+Lots: TypeAlias = list[list[Keeping]]  # of each model
 
 
 class Keepers:
@@ -54,18 +68,11 @@ class Keepers:
         self._running = running
         self._settings = settings
         self._instance = float(self._terms.price @ self._terms.count) / sum(running.values())
-        self._paths = [self._near(number) for number in range(len(self._tables))]
-
-    def _near(self, number: int) -> Ints:
-        table, costs = self._tables[number], self._assembler.costs[number]
-        touching = table.touching(self._running)
-        nearest = np.argsort(costs, kind="stable")[:_PATHS]
-        touching = touching[np.argsort(costs[touching], kind="stable")[:_PATHS]]
-        return np.unique(np.concatenate([nearest, touching, table.running(self._running)]))
 
     def cheap(self, target: float) -> list[list[Bundle]]:
         """Return a bundle of each model, or none, that keeps what is nearly as good as another."""
-        return self._charged(target, _CHEAP)
+        prices = self._terms.unit_prices / (_CHEAP * self._instance)
+        return [[each.bundle for each in own] for own in self._charged(target, prices, _PATHS[0])]
 
     def trades(self, value: float, known: Mapping[CandidatePath, float]) -> Iterator[Assembled]:
         """Yield instances that reach a value and keep most, from more and more bundles.
@@ -74,108 +81,144 @@ class Keepers:
             value: times every weight, or the cost, as the objective has it.
             known: flows of a solution that reaches it, so that nothing that keeps less comes back.
         """
-        flows = [table.flows(known) for table in self._tables]
-        best = [
-            [bundle_of(table, own, self._terms)] if own else []
-            for table, own in zip(self._tables, flows, strict=True)
-        ]
-        bundles = _together(best, self._assembler.gather(value, self._settings))
-        for worth in _WORTHS:
-            base = self._charged(value, worth)
-            bundles = _together(bundles, base)
-            yield from self._trade(value, bundles)
-            if self._settings.left_s <= 0:
+        first = self._known(known)
+        lots = _together(first, self._gathered(value))
+        prices = self._terms.unit_prices / self._instance
+        seen: set[tuple[int, Flows]] = set()
+        for near in _PATHS:
+            if self._settings.left_s <= _SPARE_S:
                 return
-            squeezed = self._squeezed(value, base)
-            if any(squeezed):
-                bundles = _together(bundles, squeezed)
-                yield from self._trade(value, bundles)
+            fresh = self._charged(value, prices, near)
+            for _ in range(_REFILLED):
+                if self._settings.left_s <= 0:
+                    return
+                lots = _together(lots, fresh, self._refilled(value, fresh, prices, seen))
+                lots = [self._thinned(*pair, prices) for pair in zip(first, lots, strict=True)]
+                prices, chosen = self._choose(value, lots, prices)
+                if chosen is not None:
+                    yield self._assembler.whole([each.bundle for each in chosen])
+                fresh = self._promising(lots, chosen, prices)
 
-    def _trade(self, value: float, bundles: Bundles) -> Iterator[Assembled]:
-        fewer = [self._cheapest_of_alike(number, own) for number, own in enumerate(bundles)]
-        choice = self._assembler.choice(fewer)
-        choice.keep([[self._kept(n, each) for each in own] for n, own in enumerate(fewer)], value)
+    def _known(self, known: Mapping[CandidatePath, float]) -> Lots:
+        flows = [table.flows(known) for table in self._tables]
+        return [[self._keeping(number, own)] if own else [] for number, own in enumerate(flows)]
+
+    def _gathered(self, value: float) -> Lots:
+        gathered = self._assembler.gather(value, self._settings)
+        return [[self._weighed(n, each) for each in own] for n, own in enumerate(gathered)]
+
+    def _keeping(self, number: int, flows: Flows) -> Keeping:
+        return self._weighed(number, bundle_of(self._tables[number], flows, self._terms))
+
+    def _weighed(self, number: int, bundle: Bundle) -> Keeping:
+        instances = instances_of(self._tables[number], bundle.flows)
+        return Keeping(bundle=bundle, kept=kept_instances(instances, self._running))
+
+    def _refilled(
+        self, value: float, lots: Lots, prices: Floats, seen: set[tuple[int, Flows]]
+    ) -> Lots:
+        """Return the neighbours of bundles that have not been seen before."""
+        new = [
+            [each.bundle for each in own if (number, each.bundle.flows) not in seen]
+            for number, own in enumerate(lots)
+        ]
+        seen.update((number, each.flows) for number, own in enumerate(new) for each in own)
+
+        def neighbours(number: int) -> list[Keeping]:
+            return [
+                self._weighed(number, each)
+                for bundle in new[number]
+                for each in refills(self._assembler, number, bundle, value, prices)
+            ]
+
+        return side_by_side(neighbours, len(new))
+
+    def _choose(
+        self, value: float, lots: Lots, prices: Floats
+    ) -> tuple[Floats, list[Keeping] | None]:
+        """Return new prices, and the bundle of each model that together keep most, if they fit."""
+        bundles = [[each.bundle for each in own] for own in lots]
+        choice = self._assembler.choice(bundles)
+        choice.keep([[each.kept for each in own] for own in lots], value)
+        worth = choice.prices()
+        units = self._terms.count * np.array(self._terms.per_gpu)
+        mean = float(worth @ units) / float(self._terms.unit_prices @ units)
+        worth = np.maximum(worth, _LEAST * mean * self._terms.unit_prices)
+        prices = _OLD * prices + (1 - _OLD) * worth
         chosen = choice.whole(self._settings)
-        if chosen is not None:
-            yield self._assembler.whole(chosen)
+        if chosen is None:
+            return prices, None
+        places = [own.index(each) for own, each in zip(bundles, chosen, strict=True)]
+        return prices, [own[at] for own, at in zip(lots, places, strict=True)]
 
-    def _charged(self, target: float, worth: float) -> list[list[Bundle]]:
-        """Return the cheapest bundle of each model, or none, where a lost instance costs."""
+    def _promising(self, lots: Lots, chosen: Sequence[Keeping] | None, prices: Floats) -> Lots:
+        """Return the bundles chosen, and those that cost least at the prices."""
+        best = [sorted(own, key=lambda each: _cost(each, prices))[:_PROMISING] for own in lots]
+        if chosen is None:
+            return best
+        return [[*own, each] for own, each in zip(best, chosen, strict=True)]
+
+    def _thinned(
+        self, first: Sequence[Keeping], keepings: Sequence[Keeping], prices: Floats
+    ) -> list[Keeping]:
+        """Return the first, which is sure to fit, and those that cost least.
+
+        Of those that take the same, only one that keeps most.
+        """
+        most: dict[Units, Keeping] = {}
+        for each in keepings:
+            known = most.get(each.bundle.units)
+            if known is None or each.kept > known.kept:
+                most[each.bundle.units] = each
+        ranked = sorted(most.values(), key=lambda each: _cost(each, prices))
+        return [*first, *ranked[:_MOST]]
+
+    def _charged(self, target: float, unit_prices: Floats, near: int) -> Lots:
+        """Return the cheapest bundle of each model, or none, where a lost instance costs 1."""
         numbers = range(len(self._tables))
-        programs = {n: self._program(n, target, worth * self._instance) for n in numbers}
-        return self._solved(programs, _TIME_S)
+        programs = [self._program(number, target, unit_prices, near) for number in numbers]
+        soon = min(self._settings.deadline - _SPARE_S, time.perf_counter() + _TIME_S)
+        settings = replace(self._settings, deadline=soon, relative_gap=_GAP)
+        jobs = [Job(program=each.program, node_limit=_NODES) for each in programs]
+        found: Lots = [[] for _ in numbers]
+        for number, answer in enumerate(run_all(jobs, settings)):
+            named = programs[number].flow.items()
+            values = {path: answer.values.get(flow, 0.0) for path, flow in named}
+            flows = self._tables[number].flows(values)
+            if flows:
+                found[number].append(self._keeping(number, flows))
+        return found
 
-    def _squeezed(self, value: float, held: Bundles) -> list[list[Bundle]]:
-        """Return bundles, model by model, that leave room for all others to hold what they have."""
-        programs: dict[int, Formulation] = {}
-        for number in range(len(self._tables)):
-            others = [own[0] for n, own in enumerate(held) if n != number and own]
-            if len(others) == len(self._tables) - 1:
-                programs[number] = self._program(number, value, float(self._terms.price.max()))
-                self._leave_room(programs[number], others, value)
-        return self._solved(programs, _SQUEEZE_TIME_S)
-
-    def _program(self, number: int, target: float, worth: float) -> Formulation:
+    def _program(self, number: int, target: float, unit_prices: Floats, near: int) -> Formulation:
         """Return the program that carries one model's demand at the least cost and loss.
 
         A GPU's parts cost what they are: models share GPUs.
         """
         rate_rps = self._assembler.demand(number, target)
-        price = dict(zip(self._terms.names, self._terms.price.tolist(), strict=True))
+        price = (unit_prices * np.array(self._terms.per_gpu)).tolist()
         task = replace(
             self._task,
             models=(replace(self._task.models[number], rate_rps=rate_rps),),
-            sought=Cheapest(price, whole=False),
+            sought=Cheapest(dict(zip(self._terms.names, price, strict=True)), whole=False),
         )
-        paths = self._tables[number].candidates(self._paths[number])
+        paths = self._tables[number].candidates(self._near(number, near))
         formulation = formulate(Problem(task=task, paths=tuple(paths)))
-        charge_lost(formulation, self._running, worth)
+        charge_lost(formulation, self._running, 1.0)
         return formulation
 
-    def _leave_room(self, formulation: Formulation, others: Sequence[Bundle], value: float) -> None:
-        """Keep one model's program to the GPUs that others leave and to the cost."""
-        units = np.sum([each.units for each in others], axis=0)
-        taken = units / np.array(self._terms.per_gpu)
-        program, sought = formulation.program, self._task.sought
-        price = sought.price if isinstance(sought, Cheapest) else {}
-        cost = program.add_linear_constraint(ub=value if price else 0.0)
-        for at, name in enumerate(self._terms.names):
-            gpus = program.add_variable(lb=0.0, ub=float(self._terms.count[at]), is_integer=True)
-            program.add_linear_constraint(gpus - formulation.gpus[name] >= float(taken[at]))
-            cost.set_coefficient(gpus, price.get(name, 0.0))
-
-    def _solved(self, programs: Mapping[int, Formulation], time_s: float) -> list[list[Bundle]]:
-        """Return a bundle of each model whose program has a solution."""
-        soon = min(self._settings.deadline, time.perf_counter() + time_s)
-        settings = replace(self._settings, deadline=soon, relative_gap=_GAP)
-        jobs = [Job(program=each.program, node_limit=_NODES) for each in programs.values()]
-        found: list[list[Bundle]] = [[] for _ in self._tables]
-        for (number, each), answer in zip(programs.items(), run_all(jobs, settings), strict=True):
-            values = {path: answer.values.get(flow, 0.0) for path, flow in each.flow.items()}
-            flows = self._tables[number].flows(values)
-            if flows:
-                found[number].append(bundle_of(self._tables[number], flows, self._terms))
-        return found
-
-    def _kept(self, number: int, bundle: Bundle) -> int:
-        return kept_instances(instances_of(self._tables[number], bundle.flows), self._running)
-
-    def _cheapest_of_alike(self, number: int, bundles: Sequence[Bundle]) -> list[Bundle]:
-        """Return the first bundle, and the cheapest of those that keep equally many.
-
-        The first is that of the solution at hand, which is sure to fit.
-        """
-        prices = self._terms.unit_prices
-        ranked = sorted(bundles, key=lambda each: float(np.array(each.units) @ prices))
-        seen: Counter[int] = Counter()
-        chosen = list(bundles[:1])
-        for each in ranked:
-            kept = self._kept(number, each)
-            seen[kept] += 1
-            if seen[kept] <= _ALIKE:
-                chosen.append(each)
-        return chosen
+    def _near(self, number: int, most: int) -> Ints:
+        """Return the paths that run, of which a stage runs, and that lose least."""
+        table, costs = self._tables[number], self._assembler.costs[number]
+        touching = table.touching(self._running)
+        nearest = np.argsort(costs, kind="stable")[:most]
+        touching = touching[np.argsort(costs[touching], kind="stable")[:most]]
+        return np.unique(np.concatenate([nearest, touching, table.running(self._running)]))
 
 
-def _together(*lots: Bundles) -> list[list[Bundle]]:
+def _cost(keeping: Keeping, unit_prices: Floats) -> float:
+    """Return what a bundle takes, less what it keeps."""
+    return float(np.array(keeping.bundle.units) @ unit_prices) - keeping.kept
+
+
+def _together(*lots: Lots) -> Lots:
     return [[each for lot in own for each in lot] for own in zip(*lots, strict=True)]

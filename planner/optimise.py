@@ -43,18 +43,20 @@ from planner.relaxation import Relaxation, relax
 from planner.replan import Running
 from planner.solution import Solution, loose_groups, with_flows
 from planner.solve import SolverSettings
-from planner.sought import Goodput, MaxMin, Task
+from planner.sought import Cheapest, Goodput, MaxMin, Task
 from planner.targets import close_in
 
 _MOST_PATHS = 30_000  # a program over more is not worth its size: the nearest are taken
 _NEAR_PATHS = 120  # per model, for the incumbent
 _TARGETS = 8  # that bundles are tried at
 _EASY = 0.015  # relative: so much below what the cheapest bundles would allow is the first
+_ONE_TARGET = 0.75  # of the time that is left may go into one of them
+_UNSHARED = 0.7  # of what the cheapest bundles waste is left where paths share pools, at least
 _CLOSE = 5e-4  # relative: targets closer together are not told apart
 _DOWN = 0.5  # of what a target that failed was below the bound: so much lower is the next
 _SEARCH_NODES = 60  # when decomposition comes after
 _EXCEEDS = 1e-9  # relative: closer than this, two prices are the same
-_IMPROVING = 0.5  # of the time, where instances are to be kept in what is left of it
+_IMPROVING = 0.4  # of the time, where instances are to be kept in what is left of it
 _TOO_SHORT_S = 2.0  # to better what bundles found: it is better spent on keeping instances
 
 
@@ -133,13 +135,15 @@ def _improve_and_keep(state: Progress, tables: Sequence[PathTable], running: Run
     state.settings = replace(settings, deadline=min(settings.deadline, soon))
     _improve(state, tables, assembler, keepers)
     state.settings = settings
+    if state.best is None and state.open:
+        _improve(state, tables, assembler, keepers)
     if state.best is None or state.interrupted:
         return
     with state.phase("keeping"):
-        if keepers is None:
-            keep_among_paths(state, tables, running)
-        else:
+        if keepers is not None:
             keep_among_bundles(state, keepers, running)
+        if keepers is None or isinstance(state.task.sought, Cheapest):
+            keep_among_paths(state, tables, running)
 
 
 def _bundlers(
@@ -220,27 +224,41 @@ def _splits(state: Progress, tables: Sequence[PathTable]) -> bool:
 
 def _assemble(state: Progress, assembler: Assembler, keepers: Keepers | None) -> None:
     """Find a first solution out of bundles; for max-min, the greatest target they reach."""
+    sharing = keepers is None and state.settings.node_limit is None
     if not isinstance(state.task.sought, MaxMin):
         _fit(state, assembler, state.bound, () if keepers is None else keepers.cheap(state.bound))
+        if sharing and state.open:
+            _fit(state, assembler, state.bound, sharing=True)
         return
-    low, high = 0.0, state.bound / max(1.0, assembler.share(state.bound))
+    waste = max(0.0, assembler.share(state.bound) - 1) * (_UNSHARED if sharing else 1.0)
+    low, high = 0.0, state.bound / (1 + waste)
+    wanted = state.bound * (1 - state.settings.relative_gap)
     target = high * (1 - _EASY)
-    for _ in range(_TARGETS):
+    for number in range(_TARGETS):
         if not state.open or high - low <= _CLOSE * high or target <= 0:
             return
-        if _fit(state, assembler, target) and state.best is not None:
+        if _fit(state, assembler, target, sharing=sharing and number > 0) and state.best:
             low = max(target, state.best.value)
             high = max(low, high)
         else:
             high = target
         target = (low + high) / 2 if low > 0 else high - _DOWN * (state.bound - high)
+        if 0 < low < wanted < high:
+            target = wanted
 
 
 def _fit(
-    state: Progress, assembler: Assembler, target: float, more: Sequence[Sequence[Bundle]] = ()
+    state: Progress,
+    assembler: Assembler,
+    target: float,
+    more: Sequence[Sequence[Bundle]] = (),
+    *,
+    sharing: bool = False,
 ) -> bool:
     """Take instances that reach a target, if bundles do."""
-    fitting = assembler.fit(target, state.settings, more)
+    soon = time.perf_counter() + _ONE_TARGET * state.settings.left_s
+    settings = replace(state.settings, deadline=min(state.settings.deadline, soon))
+    fitting = assembler.fit(target, settings, more, sharing=sharing)
     if fitting is None:
         return False
     problem, instances = fitting

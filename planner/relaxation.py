@@ -69,8 +69,9 @@ def relax(task: Task, tables: Sequence[PathTable]) -> Relaxation | None:
         for number, table in enumerate(tables):
             costs = found.reduced_costs(table, names)
             floor = -_TOLERANCE * max(found.worth[table.model.served.name], 1e-300)
-            best = np.argsort(costs, kind="stable")[:_ENTERING]
-            entered |= master.add(number, table, best[costs[best] < floor])
+            below = np.flatnonzero(costs < floor)
+            best = below[np.argsort(costs[below], kind="stable")[:_ENTERING]]
+            entered |= master.add(number, table, best)
         if entered:
             found = master.solve()
     return found

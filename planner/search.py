@@ -28,6 +28,7 @@ from planner.sought import MaxMin, task_of
 _EQUAL = 1e-9  # relative: closer than this, two throughputs are the same
 _MOST_ROUNDS = 20
 _RATE_NODES = 200
+_ROUGHLY = 0.02  # relative: so little hardly matters for how fast batches fill
 _HARDLY_RPS = 1e-9  # batches that fill at this rate are never worth gathering
 
 
@@ -45,7 +46,8 @@ def find_solution(
         Infeasible: no plan serves every model.
         PlanningFailed: the time was up before any plan was found.
     """
-    rates = estimate_rates(inputs, settings)
+    rough = replace(settings, relative_gap=max(_ROUGHLY, settings.relative_gap))
+    rates = estimate_rates(inputs, rough if running else settings)  # there is little time then
     for _ in range(_MOST_ROUNDS):
         solution = best_solution(inputs, rates, settings, running)
         sustained = totals(solution.flows)

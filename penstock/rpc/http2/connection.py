@@ -143,6 +143,15 @@ class Connection(Generic[Head, Call]):
             self._leaving = True
             self._outgoing.write(frames.goaway_frame(self._last_number, ErrorCode.NO_ERROR))
 
+    def forget(self) -> None:
+        """Let go of everything: the peer is gone, and garbage collection may be long in coming."""
+        self.ended = True
+        for stream in self.open_streams:
+            self._forget(stream)
+        self._begun = (None, False)
+        self._outgoing.take()
+        self._cutter.forget()
+
     def _forget(self, stream: Stream[Call]) -> None:
         self._streams.pop(stream.number, None)
         self._outgoing.forget(stream)

@@ -70,6 +70,10 @@ class FrameCutter:
         else:
             self._keep(data, 0)
 
+    def forget(self) -> None:
+        """Let go of the beginning of a frame."""
+        self._rest = bytearray()
+
     def _take_preface(self, data: bytes) -> int:
         """Return where the first frame begins."""
         if not frames.PREFACE.startswith(data[: len(frames.PREFACE)]):

@@ -183,6 +183,7 @@ class Call:
 
     def _end(self) -> None:
         self.over = True
+        self._stream.call = None  # else the two, and all they hold, wait for garbage collection
         if self._timer is not None:
             self._timer.cancel()
         if self._held_bytes:

@@ -161,6 +161,7 @@ class Session(asyncio.Protocol):
         for stream in self.connection.open_streams:
             if stream.call is not None:
                 stream.call.abandon()
+        self.connection.forget()
         self.resume_writing()
 
     def _flush(self) -> None:
@@ -206,7 +207,7 @@ class Session(asyncio.Protocol):
     def opened(self, stream: CallStream, head: CallHead, *, ended: bool) -> None:
         """Begin a call."""
         call = self._begun(stream, head)
-        stream.call = call
+        stream.call = None if call.over else call
         if ended and not call.over:
             call.received(b"", ended=True)
 

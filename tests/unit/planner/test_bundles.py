@@ -10,7 +10,8 @@ import pytest
 from bench.fleets import A100, L4, T4, Shape, make_fleet
 from penstock.domain.cluster import Objective, Packing, PlannerOptions
 from planner.assemble import Assembler
-from planner.bundles import Bundle, Cover, Items, list_items
+from planner.beam import Beam
+from planner.bundles import Bundle, Cover, Items, bundle_of, list_items
 from planner.enumeration import enumerate_paths
 from planner.inputs import PlannerInputs, gather_inputs
 from planner.optimise import optimise
@@ -141,3 +142,28 @@ def test_equal_seeds_assemble_equal_instances() -> None:
     if one is None or two is None:
         pytest.fail("eight tenths of the relaxation are within reach")
     assert one[1] == two[1]
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0])
+def test_bundles_that_share_pools_carry_the_demand_and_waste_no_more(scale: float) -> None:
+    table, items, prices, demand, worth = priced_items(scale)
+    task, tables, relaxation = relaxed(fleet())
+    terms = Assembler(task, tables, relaxation).terms
+    cover = Cover(items, prices, demand)
+    bundles = Beam(table, cover, terms, prices, demand).bundles()
+    costs = [float(np.array(each.units) @ prices) for each in bundles]
+    assert min(costs) <= cover.least * (1 + 1e-9)
+    assert min(costs) >= worth * demand * (1 - 1e-9)  # nothing beats the relaxation
+    for bundle in bundles:
+        assert sum(flow for _, flow in bundle.flows) >= demand * (1 - 1e-9)
+        assert bundle == bundle_of(table, bundle.flows, terms)
+
+
+def test_the_same_beam_finds_the_same_bundles() -> None:
+    table, items, prices, demand, _ = priced_items(1.0)
+    task, tables, relaxation = relaxed(fleet())
+    terms = Assembler(task, tables, relaxation).terms
+    first, second = (
+        Beam(table, Cover(items, prices, demand), terms, prices, demand).bundles() for _ in "ab"
+    )
+    assert first == second
