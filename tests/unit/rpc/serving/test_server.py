@@ -276,7 +276,8 @@ async def test_metadata_that_is_too_long_harms_nobody_else(own_channel: grpc.aio
 
 
 async def test_a_deadline_passes(served: Served, channel: grpc.aio.Channel) -> None:
-    assert (await refusal(channel, "Wait", timeout_s=0.05))[0] == Code.DEADLINE_EXCEEDED
+    await channel.channel_ready()  # the time to connect counts too
+    assert (await refusal(channel, "Wait", timeout_s=0.5))[0] == Code.DEADLINE_EXCEEDED
     await eventually(lambda: served.echo.cancelled == 1)
 
 
