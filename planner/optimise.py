@@ -56,7 +56,9 @@ _CLOSE = 5e-4  # relative: targets closer together are not told apart
 _DOWN = 0.5  # of what a target that failed was below the bound: so much lower is the next
 _SEARCH_NODES = 60  # when decomposition comes after
 _EXCEEDS = 1e-9  # relative: closer than this, two prices are the same
-_IMPROVING = 0.4  # of the time, where instances are to be kept in what is left of it
+# Of the time, where instances are to be kept in what is left of it. A cost moves in steps of whole
+# GPUs: a cheaper plan is worth more search than another instance that stays.
+_IMPROVING, _IMPROVING_COST = 0.4, 0.65
 _TOO_SHORT_S = 2.0  # to better what bundles found: it is better spent on keeping instances
 
 
@@ -130,7 +132,8 @@ def _told(state: Progress) -> Solution:
 def _improve_and_keep(state: Progress, tables: Sequence[PathTable], running: Running) -> None:
     """Find the best in a part of the time; in the rest trade it for one that keeps more."""
     settings = state.settings
-    soon = time.perf_counter() + _IMPROVING * settings.left_s
+    part = _IMPROVING_COST if isinstance(state.task.sought, Cheapest) else _IMPROVING
+    soon = time.perf_counter() + part * settings.left_s
     assembler, keepers = _bundlers(state, tables, running)
     state.settings = replace(settings, deadline=min(settings.deadline, soon))
     _improve(state, tables, assembler, keepers)
@@ -140,10 +143,10 @@ def _improve_and_keep(state: Progress, tables: Sequence[PathTable], running: Run
     if state.best is None or state.interrupted:
         return
     with state.phase("keeping"):
-        if keepers is not None:
-            keep_among_bundles(state, keepers, running)
-        if keepers is None or isinstance(state.task.sought, Cheapest):
+        if keepers is None:
             keep_among_paths(state, tables, running)
+        else:
+            keep_among_bundles(state, keepers, running)
 
 
 def _bundlers(
@@ -183,7 +186,8 @@ def _improve(
             _assemble(state, assembler, keepers)
     if state.best is not None and not state.open:
         return
-    if state.best is not None and keepers is not None and state.settings.left_s < _TOO_SHORT_S:
+    hurried = keepers is not None and not isinstance(state.task.sought, Cheapest)
+    if state.best is not None and hurried and state.settings.left_s < _TOO_SHORT_S:
         return
     with state.phase("incumbent"):
         near = problem_of(state.task, tables, [nearest(each, _NEAR_PATHS) for each in costs])
