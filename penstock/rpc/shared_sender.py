@@ -122,6 +122,7 @@ class SharedCarrier:
         self._arena = Arena(segment.capacity_bytes)
         self._largest_bytes = segment.capacity_bytes // _LARGEST_MESSAGES - STAMP_BYTES
         self._stuffed = False
+        self._short = False  # of memory, and said so
         self._closed = False
         self.ended: asyncio.Future[str] = self._loop.create_future()
         self._loop.add_reader(connection, self._hear)
@@ -189,7 +190,10 @@ class SharedCarrier:
         try:
             self._segment.commit(end)
         except OSError as error:
-            _log.warning("shared memory does not grow, the link is slower: %s", error.strerror)
+            if not self._short:
+                reason = error.strerror
+                _log.warning("shared memory does not grow, the link is slower: %s", reason)
+            self._short = True
             return False
         return True
 
