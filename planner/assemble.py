@@ -33,9 +33,9 @@ _SHARED = 6  # searches for bundles whose paths share pools, at most
 _FIRST_SHARED = 2  # of them before the first choice
 _OLD = 0.5  # how much of the old prices stays in the new ones: they swing less
 
-Assembled: TypeAlias = tuple[Problem, Instances]  # instances, and the paths through them
 _LEAST = 0.3  # of its price: a class that bundles have in plenty costs this much still
 
+Assembled: TypeAlias = tuple[Problem, Instances]  # instances, and the paths through them
 Known: TypeAlias = dict[Units, Bundle]  # of one model
 Search: TypeAlias = Callable[[int, float, Floats], list[Bundle]]  # of a model: target, prices
 

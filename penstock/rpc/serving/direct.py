@@ -100,15 +100,13 @@ class DirectCall(Call):
             self._asked.outcome.add_done_callback(self._conclude)
 
     def _conclude(self, outcome: asyncio.Future[Any]) -> None:
-        # A call lingers: its stream names it. The answer must not, it may lie in shared memory.
-        asked, self._asked = self._asked, None
-        if self.over or asked is None:
+        if self.over or self._asked is None:
             return
         if outcome.cancelled():
             self.refuse(grpc.StatusCode.CANCELLED, "")
             return
         try:
-            answer = asked.answer(outcome.result())
+            answer = self._asked.answer(outcome.result())
         except Refusal as refusal:
             self.refuse(refusal.code, refusal.details)
         except Exception:

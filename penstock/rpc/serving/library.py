@@ -6,7 +6,7 @@ Knows how grpc is set up, and nothing of what is served.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import grpc.aio
@@ -14,6 +14,7 @@ import grpc.aio
 from penstock.domain.units import Bytes
 from penstock.rpc.serving.direct import Refusal
 from penstock.rpc.serving.lane import Conversation, Lane
+from penstock.rpc.serving.offer import Offer
 
 # The stubs make a context generic in messages that are known by descriptor only.
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -79,20 +80,13 @@ async def _until(holds: Callable[[], bool], moved: asyncio.Event) -> None:
         await moved.wait()
 
 
-class LibraryServer:
+class LibraryServer(Offer):
     """A server that is not listening yet. Must be made and used inside a running event loop."""
 
     def __init__(self, max_message_bytes: Bytes) -> None:
+        super().__init__()
         self._max_message_bytes = max_message_bytes
-        self._handlers: list[grpc.GenericRpcHandler] = []
         self._server: grpc.aio.Server | None = None
-
-    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        """Answer what one of these answers."""
-        self._handlers.extend(handlers)
-
-    def add_registered_method_handlers(self, _service: str, _handlers: Mapping[str, Any]) -> None:
-        """Do nothing: generated code offers the same handlers by `add_generic_rpc_handlers`."""
 
     async def listen(self, host: str, port: int, *, shared: bool) -> int:
         """Take a port and return it; nobody is let in yet.

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import grpc
 
@@ -21,6 +19,7 @@ from penstock.rpc.serving.direct import Ask, DirectCall
 from penstock.rpc.serving.handled import HandledCall, Handler
 from penstock.rpc.serving.head import CallHead
 from penstock.rpc.serving.lane import Conversation
+from penstock.rpc.serving.offer import Offer
 from penstock.rpc.serving.session import Session, SessionLimits
 
 # Requests that have not come to their end, beside the largest one.
@@ -30,7 +29,7 @@ _ABORT_S = 1.0  # an aborted transport says so in the next turn of the loop
 _EVERYWHERE = "::"  # compared with, never bound to unasked
 
 
-class GrpcServer:
+class GrpcServer(Offer):
     """A server that is not listening yet. Must be made and used inside a running event loop.
 
     Attributes:
@@ -38,26 +37,19 @@ class GrpcServer:
     """
 
     def __init__(self, max_message_bytes: Bytes) -> None:
+        super().__init__()
         self.limits = SessionLimits(
             message_bytes=max_message_bytes, held_bytes=max_message_bytes + _UNFINISHED_BYTES
         )
         self._sessions: set[Session] = set()
         self._empty = asyncio.Event()
-        self._generic: list[grpc.GenericRpcHandler] = []
         self._direct: dict[str, Ask] = {}
         self._conversations: dict[str, Conversation] = {}
-        self._handlers: dict[str, Handler] = {}
+        self._found: dict[str, Handler] = {}  # by path
         self._listener: asyncio.Server | None = None
         self._stopping = False
 
     # What it answers
-
-    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        """Answer what one of these answers."""
-        self._generic.extend(handlers)
-
-    def add_registered_method_handlers(self, _service: str, _handlers: Mapping[str, Any]) -> None:
-        """Do nothing: generated code offers the same handlers by `add_generic_rpc_handlers`."""
 
     def answer_directly(self, path: str, ask: Ask) -> None:
         """Answer a method of one message and one answer without a task."""
@@ -76,17 +68,17 @@ class GrpcServer:
         conversation = self._conversations.get(head.path)
         if conversation is not None:
             return ConversingCall(session, stream, head, limit_bytes, conversation)
-        handler = self._handlers.get(head.path) or self._find(head)
+        handler = self._found.get(head.path) or self._find(head)
         if handler is None:
             return None
         return HandledCall(session, stream, head, limit_bytes, handler)
 
     def _find(self, head: CallHead) -> Handler | None:
         details = _Details(head)
-        for each in self._generic:
+        for each in self._handlers:
             handler = each.service(details)
             if handler is not None:
-                self._handlers[head.path] = handler
+                self._found[head.path] = handler
                 return handler
         return None
 
