@@ -179,7 +179,8 @@ async def test_metadata_and_time_arrive(served: Served, channel: grpc.aio.Channe
     await unary(channel, "Unary")(b"", metadata=sent, timeout=50)
     came = [tuple(each) for each in served.echo.metadata if each[0].startswith("x-")]
     assert sorted(came, key=str) == sorted(sent, key=str)  # the client puts them in other order
-    assert 40 < (served.echo.time_remaining or 0) <= 50
+    # grpc's own server adds what its two clocks differ by, and its client rounds a time up
+    assert 40 < (served.echo.time_remaining or 0) < 51
     await call(channel, "Unary", timeout_s=None)
     assert served.echo.time_remaining is None
 
