@@ -185,6 +185,7 @@ def test_what_is_compiled_is_kept_in_the_users_cache(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # two processes that import torch and compile: 30 s on free cores
 def test_a_second_process_finds_what_the_first_one_compiled(
     repository: Path, tmp_path: Path
 ) -> None:
