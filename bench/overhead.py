@@ -241,6 +241,7 @@ def draw(points: Sequence[Point], path: Path) -> None:
         path,
         title="Rates of a model that computes nothing",
         subtitle="Frontend, one worker process and client together; by requests under way",
+        standing_out=[name for name in names if name.startswith("stream")],
     )
 
 

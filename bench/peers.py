@@ -149,6 +149,7 @@ def report(outcomes: Sequence[Outcome], effort: Effort, out_dir: Path) -> bool:
             out_dir / f"peers-{model}.png",
             title=f"Serving layers beside each other: {model}",
             subtitle=f"Client and server share {total['cores']} cores",
+            standing_out=("penstock",),
         )
     told.tell(total)
     return False in total["within_bars"].values()

@@ -153,9 +153,11 @@ def test_figures_of_other_models_stand_apart() -> None:
 
 
 def test_bars_are_drawn_also_of_what_is_missing(tmp_path: Path) -> None:
-    panels = [Panel("a", {"one": 1.0, "two": None}), Panel("b", {"one": None, "two": None})]
+    panels = [Panel("a", {"one": 12345.6, "two": None}), Panel("b", {"one": None, "two": None})]
     draw_bars(panels, tmp_path / "bars.svg", title="Some")
-    assert "two" in (tmp_path / "bars.svg").read_text()
+    drawn = (tmp_path / "bars.svg").read_text()
+    assert "two" in drawn
+    assert "12,346" in drawn
 
 
 # ----------------------------------------------------------------------------- arguments, pins
