@@ -8,72 +8,25 @@ from __future__ import annotations
 import math
 import multiprocessing
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import partial
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+from bench.carried_plans import Cards, NoPlan, Planning, with_cards
 from penstock.domain.errors import InvalidSettings
 from penstock.domain.ids import GpuClassName, ModelName
 from penstock.domain.plan import Plan
-from planner.margin_loop import plan_with_margins
 from planner.margins import Chosen
 from planner.published import PublishedConfiguration, Scheduler
 from planner.published.plans import plan_of
 from simulator.sustain import Trial, Trials
 
+T = TypeVar("T")
+
 YARDSTICK, ROUTING = "published", "least-queueing"  # policies of the yardstick
-PLAN_GAP = 3e-3
-PLANS = 8  # of the planning time: so much of it may one plan take
-TRIAL_US = 15_000_000  # simulated, of each try of margins
-OTHER_SEED = 1000
 HIGHER = 1.1  # than a plan promises: so much its load may be at first
-
-
-class Cards(StrEnum):
-    """Who shares a network card."""
-
-    GPU = "gpu"
-    SERVER = "server"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Planning:
-    """A plan of ours to be made: margins found by simulation, with other arrivals than the load's.
-
-    Attributes:
-        stages: most per pipeline; None: as published.
-        seconds: to search for.
-    """
-
-    configuration: PublishedConfiguration
-    trials: Trials
-    cards: Cards
-    stages: int | None
-    seconds: float
-
-    def run(self) -> Chosen:
-        """Make it."""
-        cluster = self.configuration.cluster
-        options = replace(
-            cluster.options,
-            mode="general",
-            packing="whole-gpu",
-            max_stages=self.stages or cluster.options.max_stages,
-            relative_gap=PLAN_GAP,
-            time_limit_s=self.seconds / PLANS,
-        )
-        scenario = replace(self.trials.scenario, seed=self.trials.scenario.seed + OTHER_SEED)
-        return plan_with_margins(
-            replace(cluster, options=options),
-            self.configuration.profiles,
-            replace(self.trials, scenario=scenario, span_us=TRIAL_US),
-            blocks_digests={},
-            seconds=self.seconds,
-            as_simulated=partial(with_cards, cards=self.cards),
-        )
 
 
 class Planner(StrEnum):
@@ -124,68 +77,98 @@ def measured(
     with ProcessPoolExecutor(asked.jobs, mp_context=context) as pool:
         plannings = [
             pool.submit(
+                timed,
                 Planning(
                     configuration=each,
                     trials=asked.trials,
                     cards=asked.cards,
                     stages=asked.stages,
                     seconds=asked.plan_seconds,
-                ).run
+                ).run,
             )
             for each in (found if asked.planner == Planner.PENSTOCK else ())
         ]
         for number, configuration in enumerate(found):
-            started = time.perf_counter()
-            chosen = plannings[number].result() if plannings else None
-            plan = plan_asked(configuration, asked) if chosen is None else chosen.plan
-            # PPipe's study begins at what its plan promises; ours may promise more.
-            line = compared(pool, configuration, plan, asked, 1.0 if chosen is None else None)
-            yield (
-                configuration,
-                line
-                | {
-                    "margins": None if chosen is None else dict(chosen.margins),
-                    "tries": None if chosen is None else len(chosen.tries),
-                    "seconds": round(time.perf_counter() - started, 2),
-                },
-            )
+            planning = plannings[number].result() if plannings else None
+            yield configuration, compared(pool, configuration, planning, asked)
+
+
+@dataclass(frozen=True, slots=True)
+class Timed(Generic[T]):
+    """What a process found, and the seconds it took."""
+
+    found: T
+    seconds: float
+
+
+def timed(work: Callable[[], T]) -> Timed[T]:
+    """Do some work and take its time: in the process that does it, so that no wait counts."""
+    started = time.perf_counter()
+    found = work()
+    return Timed(found, time.perf_counter() - started)
 
 
 def compared(
     pool: Executor,
     configuration: PublishedConfiguration,
-    plan: Plan,
+    planning: Timed[Chosen | NoPlan] | None,
     asked: Asked,
-    most: float | None,
 ) -> dict[str, Any]:
-    """Load a plan and the yardstick, and return what both sustain."""
-    ours = with_cards(plan, asked.cards)
-    leading = plan_of(configuration, configuration.leading.scheduler)
-    yardstick = with_cards(leading, asked.cards)
+    """Load a plan and the yardstick, and return the line of what both sustain.
+
+    Args:
+        pool: of processes.
+        configuration: whose.
+        planning: of our plan; None: PPipe's is loaded.
+        asked: how.
+    """
+    ours, head = chosen_plan(configuration, planning, asked)
+    yardstick = with_cards(plan_of(configuration, configuration.leading.scheduler), asked.cards)
     base = yardstick_rates(configuration)
     scenario = replace(asked.trials.scenario, batching=YARDSTICK, routing=ROUTING)
     plain = replace(asked.trials, scenario=scenario)
-    lots = [jobs_of(ours, base, asked.trials, asked.step, most)]
-    if ours != yardstick or plain != asked.trials:
-        lots.append(jobs_of(yardstick, base, plain, asked.step, 1.0))
-    beyond = jobs_of(yardstick, base, plain, asked.step) if most is None else []
-    futures = [[pool.submit(each.run) for each in lot] for lot in (*lots, beyond)]
-    *trials, exceeding = [[future.result() for future in lot] for lot in futures]
-    line = line_of(configuration, ours, base, trials[0])
-    baseline = line_of(configuration, yardstick, base, trials[-1])
+
+    def submitted(plan: Plan, trials: Trials, most: float | None) -> Loading:
+        return Loading(pool, configuration, plan, trials, asked.step, most)
+
+    # PPipe's study begins at what its plan promises; ours may promise more.
+    own = None if ours is None else submitted(ours, asked.trials, 1.0 if planning is None else None)
+    same = own is not None and ours == yardstick and plain == asked.trials
+    standard = own if own is not None and same else submitted(yardstick, plain, 1.0)
+    beyond = None if planning is None else submitted(yardstick, plain, None)
+    line = nothing(base) if own is None else own.line()
+    baseline = standard.line()
     published = {f"published_{key}": value for key, value in baseline.items()}
-    if beyond:
-        most_rps = line_of(configuration, yardstick, base, exceeding)["sustained_rps"]
+    if beyond is not None:
+        most_rps = beyond.line()["sustained_rps"]
         published["published_beyond_rps"] = most_rps
         published["ratio_to_beyond"] = _ratio(line["sustained_rps"], most_rps)
+    loadings = {each for each in (own, standard, beyond) if each is not None}
+    seconds = sum(each.seconds for each in loadings)
     return {
         "config": configuration.name,
         **line,
         **published,
         "ratio": _ratio(line["sustained_rps"], baseline["sustained_rps"]),
-        "planned_rps": ours.solve.objective_rps,
+        "planned_rps": None if ours is None else ours.solve.objective_rps,
         "published_planned_rps": yardstick.solve.objective_rps,
+        **head,
+        "seconds": round(seconds + (planning.seconds if planning else 0.0), 2),
     }
+
+
+def chosen_plan(
+    configuration: PublishedConfiguration, planning: Timed[Chosen | NoPlan] | None, asked: Asked
+) -> tuple[Plan | None, dict[str, Any]]:
+    """Return the plan to be loaded, and what the line says of its making."""
+    if planning is None:
+        plan = with_cards(plan_asked(configuration, asked), asked.cards)
+        return plan, {"margins": None, "tries": None}
+    chosen = planning.found
+    if isinstance(chosen, NoPlan):
+        return None, {"margins": None, "tries": None, "why_not": chosen.reason}
+    head = {"margins": dict(chosen.margins), "tries": len(chosen.tries)}
+    return with_cards(chosen.plan, asked.cards), head
 
 
 def yardstick_rates(configuration: PublishedConfiguration) -> dict[ModelName, float]:
@@ -205,14 +188,6 @@ def plan_asked(configuration: PublishedConfiguration, asked: Asked) -> Plan:
     return plan_of(configuration, asked.scheduler)
 
 
-def with_cards(plan: Plan, cards: Cards) -> Plan:
-    """Return the plan on servers of one GPU each, if every GPU has a card of its own."""
-    if cards == Cards.SERVER:
-        return plan
-    alone = tuple(replace(each, gpus_per_server=1) for each in plan.gpu_classes)
-    return replace(plan, gpu_classes=alone)
-
-
 def jobs_of(
     plan: Plan,
     base: Mapping[ModelName, float],
@@ -229,6 +204,53 @@ def jobs_of(
         loads = tuple(number * step for number in range(steps, 0, -1))
         jobs.append(Job(plan=plan, model=model.model, base_rps=rate, loads=loads, trials=trials))
     return jobs
+
+
+class Loading:
+    """A plan that is being loaded, each model in a process of the pool.
+
+    Args:
+        pool: of processes.
+        configuration: whose plan it is.
+        plan: as simulated.
+        trials: how it is loaded.
+        step: between loads.
+        most: the first load; None: what the plan could carry.
+    """
+
+    def __init__(
+        self,
+        pool: Executor,
+        configuration: PublishedConfiguration,
+        plan: Plan,
+        trials: Trials,
+        step: float,
+        most: float | None,
+    ) -> None:
+        self._configuration, self._plan = configuration, plan
+        self._base = yardstick_rates(configuration)
+        jobs = jobs_of(plan, self._base, trials, step, most)
+        self._futures = [pool.submit(timed, each.run) for each in jobs]
+
+    @property
+    def seconds(self) -> float:
+        """What the loads took, one after the other."""
+        return sum(each.result().seconds for each in self._futures)
+
+    def line(self) -> dict[str, Any]:
+        """Return what the plan sustains, once that is known."""
+        trials = [each.result().found for each in self._futures]
+        return line_of(self._configuration, self._plan, self._base, trials)
+
+
+def nothing(base: Mapping[ModelName, float]) -> dict[str, Any]:
+    """Return what no plan sustains."""
+    return {
+        "sustained_rps": 0.0,
+        "load_factor_by_model": dict.fromkeys(base, 0.0),
+        "low_class_utilisation": None,
+        "high_class_utilisation": None,
+    }
 
 
 def line_of(

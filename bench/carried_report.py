@@ -79,7 +79,7 @@ def note_line(line: Mapping[str, Any]) -> None:
     )
     head = f"{line['config'][:60]:60} {line['sustained_rps']:9.1f} "
     head += f"{line['published_sustained_rps']:9.1f} {ratio} {low} {high}"
-    sys.stderr.write(f"{head}  {factors}\n")
+    sys.stderr.write(f"{head}  {line.get('why_not', factors)}\n")
 
 
 def summary(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -88,6 +88,7 @@ def summary(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     total: dict[str, Any] = {
         "summary": True,
         "configs": len(lines),
+        "not_planned": sum("why_not" in line for line in lines),
         "mean_ratio": _mean(ratios),
         "min_ratio": min(ratios, default=None),
         "mean_ratio_to_beyond": _mean(_known(lines, "ratio_to_beyond")),

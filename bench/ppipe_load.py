@@ -22,7 +22,8 @@ from typing import Annotated
 
 import typer
 
-from bench.carried import Asked, Cards, Planner, measured
+from bench.carried import Asked, Planner, measured
+from bench.carried_plans import Cards
 from bench.carried_report import draw, read_reference, report
 from bench.planned import Lines, errors_in_one_line
 from penstock.arrivals import law_of

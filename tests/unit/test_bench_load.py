@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import typer
 from typer.testing import CliRunner
 
 from bench import ppipe_load
-from bench.carried import Cards, jobs_of, utilisation, with_cards
+from bench.carried import Asked, Planner, Timed, compared, jobs_of, utilisation
+from bench.carried_plans import Cards, NoPlan, with_cards
 from bench.carried_report import read_reference, summary
 from penstock.arrivals import Poisson
 from penstock.domain.errors import InvalidInput
@@ -72,6 +74,28 @@ def test_our_plans_have_margins_of_their_own(artifact: Path, tmp_path: Path) -> 
     assert set(lines[0]["margins"]) == set(MODELS)
     assert lines[0]["tries"] >= 1
     assert lines[0]["sustained_rps"] > 0
+
+
+def test_where_we_have_no_plan_the_line_says_so(artifact: Path) -> None:
+    (found,) = configurations(artifact, "main")
+    trials = Trials(law=Poisson(), span_us=SECOND_US, target=0.99, scenario=Scenario())
+    asked = Asked(
+        planner=Planner.PENSTOCK,
+        scheduler=found.leading.scheduler,
+        trials=trials,
+        step=0.5,
+        cards=Cards.GPU,
+        stages=None,
+        plan_seconds=1.0,
+        jobs=1,
+    )
+    with ThreadPoolExecutor(1) as pool:
+        line = compared(pool, found, Timed(NoPlan("too many at once"), 40.0), asked)
+    assert (line["why_not"], line["sustained_rps"]) == ("too many at once", 0.0)
+    assert line["published_sustained_rps"] > 0
+    assert line["ratio"] == 0.0
+    assert line["seconds"] >= 40.0
+    assert summary([line])["not_planned"] == 1
 
 
 def test_a_reference_is_compared_with(artifact: Path, tmp_path: Path) -> None:
