@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import math
 import time
 from dataclasses import replace
@@ -24,6 +25,8 @@ from planner.sought import task_of
 SHAPE = Shape(kinds=(A100, L4, T4), reference=L4, batches=(1, 2, 4), models=3, blocks=4)
 
 GAP = 0.08
+
+pytestmark = pytest.mark.xdist_group("keepers")  # they share what `Changes` has solved
 
 
 def fleet(objective: Objective) -> PlannerInputs:
@@ -90,13 +93,32 @@ def trades(inputs: PlannerInputs, best: Solution, running: Running) -> list[Solu
     return found
 
 
+class Changes:
+    """What runs, and what would afresh after a change: each solved once for all tests."""
+
+    def __init__(self) -> None:
+        self.best = functools.cache(lambda objective: solved(fleet(objective)))
+        self.afresh = functools.cache(
+            lambda objective, factor: solved(changed(fleet(objective), factor))
+        )
+
+    def of(self, objective: Objective, factor: float) -> tuple[PlannerInputs, Running, Solution]:
+        """Return the changed inputs, what runs, and the best solution that knows nothing of it."""
+        running = running_of(self.best(objective).instances)
+        return changed(fleet(objective), factor), running, self.afresh(objective, factor)
+
+
+@pytest.fixture(scope="module")
+def changes() -> Changes:
+    return Changes()
+
+
 @pytest.mark.parametrize("objective", ["max-min", "fewest-gpus"])
 @pytest.mark.parametrize("factor", [0.8, 1.2])
-def test_trades_are_as_good_and_keep_most_of_what_runs(objective: Objective, factor: float) -> None:
-    before = fleet(objective)
-    running = running_of(solved(before).instances)
-    after = changed(before, factor)
-    afresh = solved(after)
+def test_trades_are_as_good_and_keep_most_of_what_runs(
+    changes: Changes, objective: Objective, factor: float
+) -> None:
+    after, running, afresh = changes.of(objective, factor)
     found = trades(after, afresh, running)
     assert found
     most = max(kept_instances(each.instances, running) for each in found)
@@ -106,22 +128,20 @@ def test_trades_are_as_good_and_keep_most_of_what_runs(objective: Objective, fac
 
 @pytest.mark.parametrize("objective", ["max-min", "fewest-gpus"])
 def test_beside_a_running_plan_more_instances_are_kept_at_the_same_value(
-    objective: Objective,
+    changes: Changes, objective: Objective
 ) -> None:
-    before = fleet(objective)
-    running = running_of(solved(before).instances)
-    after = changed(before, 1.2)
-    afresh, beside = solved(after), solved(after, running)
+    after, running, afresh = changes.of(objective, 1.2)
+    beside = solved(after, running)
     assert kept_instances(beside.instances, running) >= kept_instances(afresh.instances, running)
     better, worse = (beside, afresh) if objective == "max-min" else (afresh, beside)
     assert better.value >= worse.value * (1 - GAP) ** 2
 
 
-def test_what_runs_elsewhere_is_no_hindrance() -> None:
+def test_what_runs_elsewhere_is_no_hindrance(changes: Changes) -> None:
     inputs = fleet("max-min")
     name = inputs.models[0].served.name
     strange: Running = {(name, 1, 2, GpuClassName(A100.name), 7): 3}
-    best = solved(inputs)
+    best = changes.best("max-min")
     assert all(
         kept_instances(each.instances, strange) == 0 for each in trades(inputs, best, strange)
     )
