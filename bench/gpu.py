@@ -44,7 +44,7 @@ from penstock.domain.tensors import Tensor
 from penstock.domain.units import micros_from_seconds
 from penstock.formats.layout import model_directory, profile_paths
 from penstock.formats.plans import write_plan
-from penstock.options import finite
+from penstock.options import finite, profile_arguments
 from penstock.rpc.links import FRONTEND
 from profiler.cli import parse_batches
 from simulator.simulate import planned_load
@@ -57,7 +57,6 @@ if TYPE_CHECKING:
 MODEL, VERSION, GPU_CLASS = ModelName("resnet50"), "1", GpuClassName("gpu")
 # As exported (half precision) but in the order GPUs like; compiling reorders sums of halves.
 COMPILED = ExecutionOptions(memory_format="channels_last", max_error=0.02)
-AS_MEASURED = replace(COMPILED, memory_format="contiguous", compile="off")
 LAYOUTS = (Layout(), Layout(stages=2), Layout(stages=3), Layout(stages=4), Layout(copies=2))
 SIDE = 224
 OFFERED, SEED = 0.95, 7
@@ -142,7 +141,7 @@ def _measure(
     if "shares" in parts:
         profile = _profile(work, shares_batch)
         for layout in LAYOUTS:
-            plan = plan_layout(profile, layout, shares_batch, _memory_bytes(), AS_MEASURED)
+            plan = plan_layout(profile, layout, shares_batch, _memory_bytes(), COMPILED)
             found = shared_rps(work, plan, layout, seconds)
             yield {"part": "shares", "layout": layout.words, **found, **device}
 
@@ -156,9 +155,7 @@ def bare_rps(batch: int, seconds: float) -> float:
     import torch
 
     model = _resnet().cuda().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    compiled: Callable[..., object] = torch.compile(
-        model, dynamic=False, options={"freezing": True}
-    )
+    compiled: Callable[..., object] = torch.compile(model, dynamic=False)
     images = torch.randn(batch, 3, SIDE, SIDE, device="cuda", dtype=torch.float16)
     images = images.contiguous(memory_format=torch.channels_last)
     graph = torch.cuda.CUDAGraph()
@@ -310,7 +307,7 @@ def _fleet(work: Path, plan: Plan, name: str) -> Iterator[Addresses]:
 
 
 def _profile(work: Path, batch: int) -> LatencyProfile:
-    """Measure the blocks on every share that a layout needs."""
+    """Measure the blocks, as they will be served, on every share that a layout needs."""
     from profiler.files import load_profile
     from profiler.shares import measure_at_shares
 
@@ -318,6 +315,7 @@ def _profile(work: Path, batch: int) -> LatencyProfile:
     arguments = [
         MODEL, "--gpu-class", GPU_CLASS, "--batches", f"1-{batch}", "--seconds", _PROFILED_S,
         "--repository", str(work / "models"), "--profiles", str(work / "profiles"),
+        *profile_arguments(COMPILED),
     ]  # fmt: skip
     measure_at_shares(shares, "auto", "cuda", arguments, lambda _done, _in_all: None)
     return load_profile(*profile_paths(work / "profiles", MODEL, GPU_CLASS))

@@ -33,6 +33,7 @@ from penstock.formats.codec import digest
 from penstock.formats.layout import BLOCKS_FILE, model_directory, profile_paths
 from penstock.formats.plans import write_plan
 from penstock.formats.profiles import write_profile
+from penstock.options import profile_arguments
 from planner.planning import make_plan
 from profiler.cut import cut_model
 from profiler.estimate import estimate_profile, shares_of
@@ -192,12 +193,12 @@ def _estimate(cluster: Cluster, partition: BlockPartition, paths: Paths) -> Prof
 
 
 def _measure(cluster: Cluster, paths: Paths) -> Profiles:
-    """Measure every share of the GPU, each in a process that is held to it."""
-    (gpu_class,) = cluster.gpu_classes
+    """Measure every share of the GPU as it will be served, each in a process held to it."""
+    (gpu_class,), (model,) = cluster.gpu_classes, cluster.models
     arguments = [
         MODEL, "--gpu-class", gpu_class.name, "--batches", f"1-{cluster.options.max_batch}",
         "--repository", str(paths.repository), "--profiles", str(paths.profiles),
-        "--seconds", "0.3",
+        "--seconds", "0.3", *profile_arguments(model.execution),
     ]  # fmt: skip
     shares = [each for each in shares_of(gpu_class) if _is_measured(each.denominator, gpu_class)]
     measure_at_shares(shares, "auto", "cuda", arguments, lambda _done, _in_all: None)

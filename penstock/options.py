@@ -1,6 +1,6 @@
-"""What options of several verbs refuse: numbers that are none, pictures that cannot be drawn.
+"""Options that several places know: what they refuse, and how they are spelled to another verb.
 
-Callbacks for typer: each returns the value it was given, or ends the verb before it begins.
+Callbacks for typer return the value they were given, or end the verb before it begins.
 """
 
 from __future__ import annotations
@@ -9,6 +9,17 @@ import math
 from pathlib import Path
 
 import typer
+
+from penstock.domain.execution import ExecutionOptions
+
+
+def profile_arguments(execution: ExecutionOptions) -> tuple[str, ...]:
+    """Return how `penstock profile` is told to measure what will be served so."""
+    return (
+        *("--precision", execution.precision),
+        *("--memory-format", execution.memory_format),
+        *("--compile", execution.compile),
+    )
 
 
 def finite(value: float | None) -> float | None:

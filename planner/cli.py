@@ -86,6 +86,7 @@ def plan(
     Options override the cluster file. Ctrl-C ends the search: the best plan found so far is
     written, with the gap that was left.
     """
+    from planner.computed import computed_otherwise
     from planner.files import load_blocks_digests, load_plan, load_profiles
     from planner.interrupts import give_up, leave_at_once, noticed
     from planner.planning import make_plan
@@ -96,6 +97,8 @@ def plan(
         raise InvalidSettings("--margin auto", "", "no --running, no --no-partition", found_with)
     fleet = fleet_with(cluster, {**asked, "slo_margin": fixed})
     inputs = load_profiles(profiles, fleet)
+    for each in computed_otherwise(fleet, inputs, profiles):
+        note(f"warning: {each}")
     digests = load_blocks_digests(repository, fleet) if repository else {}
     in_force = load_plan(running) if running else None
     with noticed() as interrupts:

@@ -18,6 +18,7 @@ import torch
 from torch.export.graph_signature import InputKind, InputSpec
 from torch.fx import Graph, Node
 
+from execution.datatypes import DATATYPES
 from penstock.domain.blocks import DYNAMIC, TensorSpec
 from penstock.domain.errors import InvalidGraph
 from penstock.domain.graph import Layer, ModelGraph
@@ -34,19 +35,6 @@ from profiler.work import (
     tensor_bytes,
     work_of,
 )
-
-DATATYPES: Mapping[torch.dtype, str] = {
-    torch.bool: "BOOL",
-    torch.uint8: "UINT8",
-    torch.int8: "INT8",
-    torch.int16: "INT16",
-    torch.int32: "INT32",
-    torch.int64: "INT64",
-    torch.float16: "FP16",
-    torch.bfloat16: "BF16",
-    torch.float32: "FP32",
-    torch.float64: "FP64",
-}
 
 INPUT_POSITION = -1  # the model's inputs are there before the first layer
 

@@ -15,7 +15,7 @@ import typer
 
 from penstock.console import progress
 from penstock.domain.errors import InvalidGraph, InvalidInput, InvalidSettings, UnknownName
-from penstock.options import finite
+from penstock.options import finite, profile_arguments
 from profiler.report import show_cut, show_profiles
 
 if TYPE_CHECKING:
@@ -101,6 +101,15 @@ def profile(
     ] = "auto",
     share_order: Annotated[str, typer.Option(hidden=True)] = "",
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    precision: Annotated[
+        str, typer.Option(help="What 32-bit floats are computed in: fp32, tf32, fp16, bf16.")
+    ] = "fp32",
+    memory_format: Annotated[
+        str, typer.Option(help="Order of image tensors: contiguous, channels_last.")
+    ] = "contiguous",
+    compiling: Annotated[
+        str, typer.Option("--compile", help="on, off, or auto: on GPUs, as workers do.")
+    ] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     repeats: Annotated[int, typer.Option(min=5, help="Timed runs of each cell.")] = 30,
     seconds: Annotated[
@@ -110,18 +119,22 @@ def profile(
 ) -> None:
     """Measure a model's blocks on this device.
 
-    Runs every block at every batch size and writes the profile. A run that was stopped goes on
-    where it was when started again.
+    Runs every block at every batch size, computed as the model's execution options in cluster.yaml
+    will have it served, and writes the profile. A run that was stopped goes on where it was when
+    started again.
     """
+    from penstock.domain.execution import named_options
     from penstock.domain.ids import GpuClassName, ModelName
     from penstock.formats.layout import model_directory, profile_paths
     from profiler.files import load_profile
     from profiler.measure import Effort
     from profiler.sweep import Sweep, measure_profile
 
+    execution = named_options("profile", precision, memory_format, compiling)
     if shares:
         common = [model, *("--gpu-class", gpu_class, "--version", version, "--batches", batches)]
         common += ["--repository", str(repository), "--profiles", str(profiles)]
+        common += profile_arguments(execution)
         common += ["--threads", str(threads), "--repeats", str(repeats), "--seconds", str(seconds)]
         _profile_shares(parse_shares(shares), mechanism, device, common, quiet=as_json)
         written = load_profile(*profile_paths(profiles, ModelName(model), GpuClassName(gpu_class)))
@@ -135,6 +148,7 @@ def profile(
         held=_held(share_order),
         threads=threads,
         effort=Effort(repeats=repeats, seconds=seconds),
+        execution=execution,
     )
     directory = model_directory(repository, ModelName(model), version)
     with _progress("cells", quiet=as_json) as advance:

@@ -1,9 +1,9 @@
-"""Time a module on a device, and say which device it was.
+"""Time what runs on a device, and say which device it was.
 
 One of the few modules that read a clock. Knows nothing of blocks, profiles or files.
 
 On CUDA a captured graph is replayed between two events, as a worker runs a stage: launch overhead
-of the host is not part of the latency. On the CPU each call is timed by the host's clock.
+of the host is not part of the latency. On the CPU each run is timed by the host's clock.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean, median
@@ -22,6 +22,8 @@ from typing import TypeAlias
 
 import torch
 
+from execution.compiling import reason_of
+from execution.cuda_graphs import Built, Run, captured, plain
 from penstock.domain.errors import InvalidSettings
 from penstock.domain.profiles import Provenance
 from penstock.domain.units import US_PER_MS
@@ -40,9 +42,9 @@ class Effort:
     """How long to measure one cell.
 
     Attributes:
-        warm_up: calls whose time is thrown away.
-        repeats: timed calls, unless `seconds` are over first; never fewer than five.
-        seconds: time for one cell's timed calls.
+        warm_up: runs whose time is thrown away.
+        repeats: timed runs, unless `seconds` are over first; never fewer than five.
+        seconds: time for one cell's timed runs.
     """
 
     warm_up: int = 3
@@ -52,21 +54,34 @@ class Effort:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """Latency of one call in microseconds."""
+    """Latency of one run in microseconds.
+
+    Attributes:
+        remark: why it was not measured as a captured graph; empty if it was, and on the CPU.
+    """
 
     mean_us: float
     median_us: float
     p99_us: float
     samples: int
+    remark: str = ""
 
 
-def time_module(module: torch.nn.Module, inputs: Tensors, effort: Effort) -> Timing:
-    """Measure a module with the given inputs, on the device they lie on."""
+def time_runs(run: Run, inputs: Tensors, effort: Effort) -> Timing:
+    """Measure runs with the given inputs, on the device they lie on.
+
+    Args:
+        run: must have run with inputs of this size before, if it is compiled.
+        inputs: at least one; `run` takes all of them.
+        effort: how often to run.
+    """
     with torch.inference_mode():
         for _ in range(effort.warm_up):
-            module(*inputs)
-        timer = _cuda_timer(module, inputs) if inputs[0].is_cuda else _cpu_timer(module, inputs)
-        return _summary(_samples(timer, effort))
+            run(inputs)
+        if not inputs[0].is_cuda:
+            return _summary(_samples(_cpu_timer(run, inputs), effort))
+        built, remark = _built(run, inputs)
+        return replace(_summary(_samples(_cuda_timer(built), effort)), remark=remark)
 
 
 def check_device(device: str) -> None:
@@ -132,27 +147,22 @@ def _summary(samples: Sequence[float]) -> Timing:
     )
 
 
-def _cpu_timer(module: torch.nn.Module, inputs: Tensors) -> Timer:
+def _cpu_timer(run: Run, inputs: Tensors) -> Timer:
     def timer() -> float:
         begin = time.perf_counter_ns()
-        module(*inputs)
+        run(inputs)
         return (time.perf_counter_ns() - begin) / NS_PER_US
 
     return timer
 
 
-def _cuda_timer(module: torch.nn.Module, inputs: Tensors) -> Timer:
-    """Capture the module as a CUDA graph; the warm-up must have run before."""
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=_capture_stream()):
-        module(*inputs)
+def _cuda_timer(built: Built) -> Timer:
     begin = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
     def timer() -> float:
         begin.record()
-        graph.replay()
+        built.run()
         end.record()
         end.synchronize()
         return float(begin.elapsed_time(end)) * US_PER_MS
@@ -160,13 +170,27 @@ def _cuda_timer(module: torch.nn.Module, inputs: Tensors) -> Timer:
     return timer
 
 
-def _capture_stream() -> torch.cuda.Stream | None:
+def _built(run: Run, inputs: Tensors) -> tuple[Built, str]:
+    """Return a captured graph, or what launches kernels one by one and why."""
+    torch.cuda.synchronize()
+    stream = _capture_stream(inputs[0].device)
+    try:
+        return captured(run, inputs, stream, torch.cuda.graph_pool_handle()), ""
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        return plain(run, inputs), f"not captured: {reason_of(error)}"
+
+
+def _capture_stream(device: torch.device) -> torch.cuda.Stream:
     """Return the stream to capture on: the present one, because a graph stays on its share.
 
-    None on the default stream, which cannot be captured: torch then takes one of its own.
+    A new one in the place of the default stream, which cannot be captured.
     """
-    present = torch.cuda.current_stream()
-    return None if present == torch.cuda.default_stream() else present
+    present = torch.cuda.current_stream(device)
+    if present != torch.cuda.default_stream(device):
+        return present
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def _nvidia_state(index: int) -> tuple[str, str]:

@@ -75,6 +75,16 @@ def show_profiles(written: Sequence[LatencyProfile], root: Path, *, as_json: boo
                 f"{latency_us / 1000:.3f}",
             )
     show(table)
+    for each in written:
+        if each.provenance.computed is not None:
+            show(f"{each.gpu_class}: computed as {_computed(each)}")
+            if each.provenance.computed.not_compiled:
+                show(each.provenance.note)
+
+
+def _computed(profile: LatencyProfile) -> str:
+    computed = profile.provenance.computed
+    return "" if computed is None else computed.words
 
 
 def _profile_summary(profile: LatencyProfile, root: Path) -> dict[str, object]:
@@ -86,6 +96,8 @@ def _profile_summary(profile: LatencyProfile, root: Path) -> dict[str, object]:
         "path": str(profile_paths(root, profile.model, profile.gpu_class)[0]),
         "kind": profile.provenance.kind,
         "device": profile.provenance.device,
+        "computed": _computed(profile),
+        "note": profile.provenance.note,
         "cells": len(profile.rows),
         "whole_model_us": [
             {

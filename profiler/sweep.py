@@ -1,40 +1,47 @@
 """Measure every block at every batch size on this device, and write the profile.
 
-Resumable: each cell goes to ``<gpu_class>.unfinished`` the moment it is measured; a run that is
-started again for the same blocks, device and threads goes on from there. Knows files and the order
-of work; how one cell is timed is `profiler.measure`'s business.
+Each block is computed as a stage of that one block would be served: same precision and memory
+format, compiled for that batch size. Resumable: each cell goes to ``<gpu_class>.unfinished`` the
+moment it is measured; a run that is started again for the same blocks, device, threads and way of
+computing goes on from there. Knows files and the order of work; how one cell is timed is
+`profiler.measure`'s business.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TypeAlias
 
 import torch
 
+from execution.blocks import Chain
+from execution.compiling import reason_of
+from execution.datatypes import DTYPES
+from execution.program import DOES_NOT_RUN, Program
 from penstock.domain.blocks import DYNAMIC, BlockPartition, TensorSpec
+from penstock.domain.errors import StageLoadFailed
+from penstock.domain.execution import Computed, ExecutionOptions
 from penstock.domain.ids import GpuClassName
 from penstock.domain.profiles import LatencyProfile, MeasuredShare, ProfileRow, Provenance
 from penstock.formats.layout import profile_paths
 from penstock.formats.profiles import write_profile
 from penstock.shares.base import HeldShare
-from profiler.chain import DATATYPES
-from profiler.files import load_partition, load_profile, write_atomically
-from profiler.measure import Effort, check_device, measured_provenance, time_module
-from profiler.store import load_block, run_stage
+from profiler.files import load_partition, write_atomically
+from profiler.joining import with_earlier, with_remarks
+from profiler.journal import Cell, Journal, Measured
+from profiler.measure import Effort, Tensors, check_device, measured_provenance, time_runs
+from profiler.store import load_block
 
 Progress: TypeAlias = Callable[[int, int], None]
-Cell: TypeAlias = tuple[int, int]
 
 WHOLE = Fraction(1)
 SEED = 0
 JOURNAL_SUFFIX = ".unfinished"
-DTYPES: Mapping[str, torch.dtype] = {name: dtype for dtype, name in DATATYPES.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +53,7 @@ class Sweep:
             slice); a label here, nothing is limited by it.
         held: what this process holds of the device, and measures on; None: nobody gave it any.
         threads: of the CPU; None leaves torch's choice.
+        execution: how stages will be served.
     """
 
     gpu_class: GpuClassName
@@ -55,6 +63,12 @@ class Sweep:
     held: HeldShare | None = None
     threads: int | None = 1
     effort: Effort = field(default_factory=Effort)
+    execution: ExecutionOptions = field(default_factory=ExecutionOptions)
+
+    @property
+    def computed(self) -> Computed:
+        """How blocks are computed, as far as they can be."""
+        return self.execution.on("cpu" if self.device == "cpu" else "cuda")
 
 
 def measure_profile(
@@ -74,6 +88,7 @@ def measure_profile(
     Raises:
         InvalidGraph: the blocks are missing or their files are others.
         InvalidSettings: there is no such device.
+        StageLoadFailed: a block does not run on it.
     """
     check_device(sweep.device)
     if sweep.threads is not None:
@@ -87,8 +102,10 @@ def measure_profile(
     )
     with _on_share(sweep):
         _measure_missing(directory, partition, sweep, journal, progress or _ignore)
-    profile = _profile(partition, blocks_digest, sweep, provenance, journal.rows)
-    profile = _with_earlier(profile, csv_path, head_path)
+    measured = {cell: each for cell, each in journal.rows.items() if cell[1] in sweep.batches}
+    provenance = with_remarks(provenance, sweep.computed, measured)
+    profile = _profile(partition, blocks_digest, sweep, provenance, measured)
+    profile = with_earlier(profile, csv_path, head_path)
     csv_text, head_text = write_profile(profile)
     write_atomically(csv_path, csv_text.encode())
     write_atomically(head_path, head_text.encode())
@@ -107,56 +124,18 @@ def _provenance(sweep: Sweep) -> Provenance:
 
 @contextmanager
 def _on_share(sweep: Sweep) -> Iterator[None]:
-    """Let torch compute on the stream of the share, if it has one."""
-    if sweep.held is None or not sweep.held.stream:
+    """Let torch compute on the device, and on the stream of the share if it has one."""
+    if sweep.device == "cpu":
         yield
         return
-    stream = torch.cuda.ExternalStream(sweep.held.stream, torch.device(sweep.device))  # type: ignore[no-untyped-call]
-    with torch.cuda.stream(stream):
-        yield
-    stream.synchronize()
-
-
-class Journal:
-    """Cells measured so far, on disk as soon as they are known.
-
-    Args:
-        path: of the file; an earlier one is read if its first line is the same identity.
-        identity: one line that says what the cells are of.
-    """
-
-    def __init__(self, path: Path, identity: str) -> None:
-        self.path = path
-        self.rows: dict[Cell, tuple[int, int, int]] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        if lines and lines[0] == identity:
-            self.rows = dict(_journal_rows(lines[1:]))
-        # Written anew, so that a line that a crash cut short is gone.
-        write_atomically(path, f"{identity}\n".encode())
-        for cell, numbers in self.rows.items():
-            self._append(cell, numbers)
-
-    def add(self, cell: Cell, numbers: tuple[int, int, int]) -> None:
-        """Keep (mean µs, p99 µs, samples) of a (block, batch)."""
-        self.rows[cell] = numbers
-        self._append(cell, numbers)
-
-    def remove(self) -> None:
-        """Delete the file: the profile is written."""
-        self.path.unlink()
-
-    def _append(self, cell: Cell, numbers: tuple[int, int, int]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(",".join(map(str, (*cell, *numbers))) + "\n")
-
-
-def _journal_rows(lines: Sequence[str]) -> Iterator[tuple[Cell, tuple[int, int, int]]]:
-    for line in lines:
-        cells = line.split(",")
-        if len(cells) == 5 and all(cell.isdecimal() for cell in cells):  # noqa: PLR2004
-            block, batch, mean_us, p99_us, samples = map(int, cells)
-            yield (block, batch), (mean_us, p99_us, samples)
+    with torch.cuda.device(sweep.device):
+        if sweep.held is None or not sweep.held.stream:
+            yield
+            return
+        stream = torch.cuda.ExternalStream(sweep.held.stream, torch.device(sweep.device))  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(stream):
+            yield
+        stream.synchronize()
 
 
 def _identity(sweep: Sweep, blocks_digest: str, provenance: Provenance) -> str:
@@ -166,6 +145,7 @@ def _identity(sweep: Sweep, blocks_digest: str, provenance: Provenance) -> str:
         "share": str(sweep.share),
         "threads": sweep.threads,
         "torch": provenance.torch,
+        "computed": asdict(sweep.computed),
         **{each.mechanism: each.sms for each in provenance.shares},
     }
     return f"# {json.dumps(parts, sort_keys=True)}"
@@ -184,16 +164,44 @@ def _measure_missing(
     progress(sum(cell in journal.rows for cell in wanted), in_all)
     if all(cell in journal.rows for cell in wanted):
         return
-    modules = [load_block(directory, partition, index, sweep.device) for index in range(count)]
+    blocks = [_load(directory, partition, index, sweep) for index in range(count)]
     for batch in sweep.batches:
         tensors = tuple(example(spec, batch, sweep.device) for spec in partition.inputs)
-        for index, module in enumerate(modules):
+        for index, (chain, program) in enumerate(blocks):
             if (index, batch) not in journal.rows:
-                timing = time_module(module, tensors, sweep.effort)
-                mean_us, p99_us = max(1, round(timing.mean_us)), max(1, round(timing.p99_us))
-                journal.add((index, batch), (mean_us, p99_us, timing.samples))
+                journal.add((index, batch), _measured(program, tensors, sweep.effort))
                 progress(sum(cell in journal.rows for cell in wanted), in_all)
-            tensors = run_stage([module], tensors)
+            with torch.inference_mode():
+                tensors = chain(*tensors)
+
+
+def _load(
+    directory: Path, partition: BlockPartition, index: int, sweep: Sweep
+) -> tuple[Chain, Program]:
+    """Return a block as it makes the next one's inputs, uncompiled, and as it is measured."""
+    chain = load_block(directory, partition, index, sweep.device)
+    compiles = sweep.computed.compiled == "inductor"
+    name = f"{partition.model} block {index}"
+    return chain, Program(name, chain, sweep.execution, compiles=compiles)
+
+
+def _measured(program: Program, tensors: Tensors, effort: Effort) -> Measured:
+    """Measure one cell; what has to be compiled for it is compiled before."""
+    try:
+        program.first_run(tensors)
+        timing = time_runs(program.run, tensors, effort)
+    except DOES_NOT_RUN as error:
+        batch = len(tensors[0])
+        raise StageLoadFailed(
+            f"{program.name} does not run at batch {batch}: {reason_of(error)}"
+        ) from error
+    return Measured(
+        mean_us=max(1, round(timing.mean_us)),
+        p99_us=max(1, round(timing.p99_us)),
+        samples=timing.samples,
+        compiled=program.is_compiled,
+        remark="; ".join(filter(None, (program.remark, timing.remark))),
+    )
 
 
 def example(spec: TensorSpec, batch: int, device: str = "cpu") -> torch.Tensor:
@@ -214,7 +222,7 @@ def _profile(
     blocks_digest: str,
     sweep: Sweep,
     provenance: Provenance,
-    rows: Mapping[Cell, tuple[int, int, int]],
+    measured: Mapping[Cell, Measured],
 ) -> LatencyProfile:
     return LatencyProfile(
         model=partition.model,
@@ -225,50 +233,17 @@ def _profile(
                 block=block,
                 batch=batch,
                 share=sweep.share,
-                latency_mean_us=mean_us,
-                latency_p99_us=p99_us,
-                samples=samples,
+                latency_mean_us=each.mean_us,
+                latency_p99_us=each.p99_us,
+                samples=each.samples,
             )
-            for (block, batch), (mean_us, p99_us, samples) in sorted(rows.items())
-            if batch in sweep.batches
+            for (block, batch), each in sorted(measured.items())
         ),
         cut_bytes=partition.cut_bytes,
         weight_bytes=tuple(block.weight_bytes for block in partition.blocks),
         activation_bytes=tuple(block.activation_bytes for block in partition.blocks),
         provenance=provenance,
         blocks_digest=blocks_digest,
-    )
-
-
-def _with_earlier(profile: LatencyProfile, csv_path: Path, head_path: Path) -> LatencyProfile:
-    """Add what an earlier profile knows of other batches and shares, if it is of the same kind."""
-    if not (csv_path.exists() and head_path.exists()):
-        return profile
-    earlier = load_profile(csv_path, head_path)
-    if not _same_kind(earlier, profile):
-        return profile
-    new = {(row.batch, row.share) for row in profile.rows}
-    kept = [row for row in earlier.rows if (row.batch, row.share) not in new]
-    rows = sorted((*profile.rows, *kept), key=lambda row: (row.block, row.batch, row.share))
-    shares = _shares_of_both(earlier.provenance, profile.provenance, {row.share for row in kept})
-    provenance = replace(profile.provenance, shares=shares)
-    return replace(profile, rows=tuple(rows), provenance=provenance)
-
-
-def _shares_of_both(
-    earlier: Provenance, newer: Provenance, kept: Container[Fraction]
-) -> tuple[MeasuredShare, ...]:
-    known = {each.share: each for each in earlier.shares if each.share in kept}
-    known |= {each.share: each for each in newer.shares}
-    return tuple(sorted(known.values(), key=lambda each: each.share, reverse=True))
-
-
-def _same_kind(earlier: LatencyProfile, profile: LatencyProfile) -> bool:
-    return (
-        earlier.blocks_digest == profile.blocks_digest
-        and earlier.provenance.kind == profile.provenance.kind
-        and earlier.provenance.device == profile.provenance.device
-        and earlier.provenance.torch == profile.provenance.torch
     )
 
 

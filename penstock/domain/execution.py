@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar, get_args
+
+from penstock.domain.errors import InvalidInput
 
 Precision: TypeAlias = Literal["fp32", "tf32", "fp16", "bf16"]
 MemoryFormat: TypeAlias = Literal["contiguous", "channels_last"]
 Compile: TypeAlias = Literal["auto", "on", "off"]
+Compiled: TypeAlias = Literal["inductor", "eager"]
+Executing: TypeAlias = Literal["cpu", "cuda"]
+
+Word = TypeVar("Word", bound=str)
 
 # Largest error, relative to the largest value, that each precision is allowed by default: some ten
 # times its rounding step, summed over a deep network. fp32 is not exact either once compiled.
@@ -47,6 +53,60 @@ class ExecutionOptions:
         """Whether to compile on a device where that is, or is not, the default."""
         return by_default if self.compile == "auto" else self.compile == "on"
 
+    def on(self, executor: Executing) -> Computed:
+        """Return how an executor computes what it can as it is asked to."""
+        return Computed(
+            executor=executor,
+            compiled="inductor" if self.compiles(by_default=executor == "cuda") else "eager",
+            precision=self.precision,
+            memory_format=self.memory_format,
+        )
+
+
+def named_options(
+    source: str, precision: str, memory_format: str, compiling: str
+) -> ExecutionOptions:
+    """Return options from words of outside.
+
+    Args:
+        source: what errors say the words are of.
+
+    Raises:
+        InvalidInput: a word that is none of its field's.
+    """
+    return ExecutionOptions(
+        precision=_known(source, "precision", precision, get_args(Precision)),
+        memory_format=_known(source, "memory_format", memory_format, get_args(MemoryFormat)),
+        compile=_known(source, "compile", compiling, get_args(Compile)),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Computed:
+    """How the blocks of a profile were computed while they were measured.
+
+    Attributes:
+        executor: in whose way; ``cuda`` replays captured graphs.
+        not_compiled: blocks that could not be compiled, at one batch size or more, and ran as
+            they are.
+    """
+
+    executor: Executing
+    compiled: Compiled
+    precision: Precision
+    memory_format: MemoryFormat
+    not_compiled: tuple[int, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """Say it to a person."""
+        but = f" (not {named_blocks(self.not_compiled)})" if self.not_compiled else ""
+        return f"{self.compiled}{but}, {self.precision}, {self.memory_format}"
+
+    def is_as_asked(self, options: ExecutionOptions) -> bool:
+        """Whether a stage with these options is computed so, as far as it can be."""
+        return replace(self, not_compiled=()) == options.on(self.executor)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Computation:
@@ -76,3 +136,15 @@ class Computation:
         error = f"error max {self.max_error:.1e} rms {self.rms_error:.1e}"
         parts = [self.compiled, self.launched, self.precision, self.memory_format, error]
         return ", ".join(parts) + (f"; {self.remark}" if self.remark else "")
+
+
+def named_blocks(blocks: Sequence[int]) -> str:
+    """Return what a sentence calls some blocks, at least one."""
+    return f"block{'s' if len(blocks) > 1 else ''} {', '.join(map(str, blocks))}"
+
+
+def _known(source: str, place: str, found: str, known: tuple[Word, ...]) -> Word:
+    for word in known:
+        if word == found:
+            return word
+    raise InvalidInput(source, place, f"one of {', '.join(known)}", repr(found))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, TypeAlias
 
+from penstock.domain.execution import Computed
 from penstock.domain.ids import GpuClassName, ModelName
 from penstock.domain.units import Bytes, Micros
 
@@ -33,6 +34,7 @@ class Provenance:
 
     Attributes:
         shares: of those that were obtained from Penstock; largest first.
+        computed: how blocks were computed while they were measured; None: not told.
     """
 
     kind: ProvenanceKind
@@ -42,6 +44,7 @@ class Provenance:
     date: str
     note: str = ""
     shares: tuple[MeasuredShare, ...] = ()
+    computed: Computed | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

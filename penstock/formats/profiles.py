@@ -19,7 +19,7 @@ from penstock.formats.checks import (
     check_name,
     check_sha256,
 )
-from penstock.formats.codec import A_SHARE, is_share, write_share
+from penstock.formats.codec import A_SHARE, canonical_json, is_share, plain_fields, write_share
 from penstock.formats.csv_text import Row, read_rows, write_rows
 from penstock.formats.documents import Document
 from penstock.formats.sources import Source, show
@@ -96,6 +96,7 @@ def read_head(text: str, source: str) -> ProfileHead:
         check_each_at_least(where, name, getattr(head, name), 0)
     if head.blocks_digest:
         check_sha256(where, "blocks_digest", head.blocks_digest)
+    _check_computed(head, where)
     return head
 
 
@@ -111,12 +112,28 @@ def write_profile(profile: LatencyProfile) -> tuple[str, str]:
         provenance=profile.provenance,
         blocks_digest=profile.blocks_digest,
     )
-    return write_profile_rows(profile.rows), PROFILE.write(head)
+    return write_profile_rows(profile.rows), _head_text(head)
 
 
 def write_profile_rows(rows: Iterable[ProfileRow]) -> str:
     """Return the CSV of some rows, ordered by block, batch and share."""
     return write_rows(COLUMNS, (_cells(row) for row in sorted(rows, key=_cell)))
+
+
+def _check_computed(head: ProfileHead, source: Source) -> None:
+    computed = head.provenance.computed
+    for index, block in enumerate(computed.not_compiled if computed else ()):
+        if not 0 <= block < head.blocks:
+            place = f"provenance.computed.not_compiled[{index}]"
+            raise source.invalid(place, f"a block below {head.blocks}", show(block))
+
+
+def _head_text(head: ProfileHead) -> str:
+    """Leave out what is not told, so that profiles without it keep their digests in plans."""
+    content, provenance = PROFILE.content(head), plain_fields(head.provenance)
+    if head.provenance.computed is None:
+        del provenance["computed"]
+    return canonical_json({**content, "provenance": provenance})
 
 
 def _profile_row(row: Row, blocks: int) -> ProfileRow:

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TypeVar, get_args
+from dataclasses import replace
 
-from penstock.domain.errors import InvalidInput
-from penstock.domain.execution import (
-    Compile,
-    Computation,
-    ExecutionOptions,
-    MemoryFormat,
-    Precision,
-)
+from penstock.domain.execution import Computation, ExecutionOptions, named_options
 from protos import control_pb2
 from protos.control_pb2 import Execution
-
-Word = TypeVar("Word", bound=str)
 
 
 def execution_message(options: ExecutionOptions) -> Execution:
@@ -35,10 +26,9 @@ def execution_options(message: Execution) -> ExecutionOptions:
     Raises:
         InvalidInput: it has a word that this version does not know.
     """
-    return ExecutionOptions(
-        precision=_known("precision", message.precision, get_args(Precision)),
-        memory_format=_known("memory_format", message.memory_format, get_args(MemoryFormat)),
-        compile=_known("compile", message.compile, get_args(Compile)),
+    words = message.precision, message.memory_format, message.compile
+    return replace(
+        named_options("execution options", *words),
         capture=message.capture,
         max_error=message.max_error if message.HasField("max_error") else None,
     )
@@ -55,10 +45,3 @@ def computation_of(message: control_pb2.Computation) -> Computation:
         rms_error=message.rms_error,
         remark=message.remark,
     )
-
-
-def _known(place: str, found: str, known: tuple[Word, ...]) -> Word:
-    for word in known:
-        if word == found:
-            return word
-    raise InvalidInput("execution options", place, f"one of {', '.join(known)}", repr(found))

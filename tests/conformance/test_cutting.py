@@ -17,18 +17,14 @@ from typing import TypeAlias
 import pytest
 import torch
 
+from execution.blocks import Chain, load_program
 from penstock.domain.blocks import BlockPartition
 from penstock.formats.codec import digest
 from penstock.formats.graphs import read_graph
 from profiler.capture import capture, capture_file
 from profiler.cut import cut_captured, cut_model
 from profiler.files import load_partition
-from profiler.store import (
-    MODEL_FILE,
-    load_block,
-    load_module,
-    run_stage,
-)
+from profiler.store import MODEL_FILE, load_block
 from profiler.verify import relative_error, resized
 
 Inputs: TypeAlias = Mapping[str, torch.Tensor]
@@ -192,9 +188,14 @@ def pipelined(
     cut: Cut, boundaries: Sequence[int], tensors: Sequence[torch.Tensor]
 ) -> tuple[torch.Tensor, ...]:
     for first, end in itertools.pairwise(boundaries):
-        arrived = [tensor.clone() for tensor in tensors]
-        tensors = run_stage(cut.blocks[first:end], arrived)
+        stage = Chain(cut.partition.blocks[first:end], cut.blocks[first:end])
+        tensors = run(stage, [tensor.clone() for tensor in tensors])
     return tuple(tensors)
+
+
+def run(module: torch.nn.Module, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    with torch.inference_mode():
+        return tuple(module(*tensors))
 
 
 def worst(expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> float:
@@ -223,10 +224,11 @@ def test_random_several_cuts_give_the_unsplit_answer(cut: Cut) -> None:
 
 
 def test_the_saved_unsplit_model_gives_the_same_answer(cut: Cut) -> None:
-    whole = load_module(cut.directory / MODEL_FILE)
+    path = cut.directory / MODEL_FILE
+    whole = load_program(path.read_bytes(), str(path), torch.device("cpu"))
     for batch in (1, 3):
         inputs, expected = unsplit(cut, batch)
-        assert worst(expected, run_stage([whole], inputs)) <= TOLERANCE
+        assert worst(expected, run(whole, inputs)) <= TOLERANCE
 
 
 def test_tensors_are_as_described(cut: Cut) -> None:
@@ -236,7 +238,7 @@ def test_tensors_are_as_described(cut: Cut) -> None:
         assert [tuple(each.shape) for each in tensors] == [
             tuple(3 if size == -1 else size for size in spec.shape) for spec in block.inputs
         ]
-        tensors = run_stage([module], tensors)
+        tensors = run(module, tensors)
     for before, after in zip(cut.partition.blocks, cut.partition.blocks[1:], strict=False):
         assert before.outputs == after.inputs
     assert cut.partition.blocks[0].inputs == cut.partition.inputs
@@ -246,7 +248,7 @@ def test_tensors_are_as_described(cut: Cut) -> None:
 def test_cut_bytes_are_what_one_sample_sends(cut: Cut) -> None:
     tensors: Sequence[torch.Tensor] = [resized(each, 1) for each in cut.inputs.values()]
     for module, expected in zip(cut.blocks, cut.partition.cut_bytes, strict=False):
-        tensors = run_stage([module], tensors)
+        tensors = run(module, tensors)
         assert sum(each.numel() * each.element_size() for each in tensors) == expected
 
 

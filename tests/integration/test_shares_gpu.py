@@ -179,6 +179,7 @@ async def test_a_worker_serves_two_instances_on_halves(
 
 @pytest.mark.slow
 def test_a_profile_says_what_its_shares_were(device: str, tmp_path: Path) -> None:
+    from penstock.domain.execution import ExecutionOptions
     from penstock.domain.ids import GpuClassName, ModelName
     from penstock.formats.layout import profile_paths
     from profiler.files import load_profile
@@ -187,10 +188,13 @@ def test_a_profile_says_what_its_shares_were(device: str, tmp_path: Path) -> Non
     command = [sys.executable, "-m", "profiler", "profile", "m", "--gpu-class", "here"]
     options = ["--repository", str(tmp_path), "--profiles", str(tmp_path / "profiles")]
     options += ["--device", "cuda", "--shares", "1,1/2,1/4", "--batches", "1,2", "--repeats", "5"]
+    options += ["--compile", "off"]  # which is quicker
     environment = process_environment({"CUDA_VISIBLE_DEVICES": device})
     subprocess.run([*command, *options], cwd=ROOT, env=environment, check=True, timeout=300)
     paths = profile_paths(tmp_path / "profiles", ModelName("m"), GpuClassName("here"))
-    shares = load_profile(*paths).provenance.shares
+    provenance = load_profile(*paths).provenance
+    assert provenance.computed == ExecutionOptions(compile="off").on("cuda")
+    shares = provenance.shares
     assert [each.share for each in shares] == [Fraction(1), HALF, QUARTER]
     assert shares[0].sms > shares[1].sms > shares[2].sms > 0
     assert {each.mechanism for each in shares} <= {"green", "mps"}

@@ -26,6 +26,7 @@ from penstock.domain.cluster import (
     ServedModel,
 )
 from penstock.domain.errors import InvalidInput
+from penstock.domain.execution import Computed
 from penstock.domain.graph import Layer, ModelGraph
 from penstock.domain.ids import GpuClassName, ModelName, PipelineId, PoolId
 from penstock.domain.plan import (
@@ -168,7 +169,15 @@ def profiles(draw: st.DrawFn) -> LatencyProfile:
         weight_bytes=several(draw, SIZES, blocks),
         activation_bytes=several(draw, SIZES, blocks),
         provenance=draw(
-            st.builds(Provenance, device=NOTES, driver=NOTES, torch=NOTES, date=NOTES, note=NOTES)
+            st.builds(
+                Provenance,
+                device=NOTES,
+                driver=NOTES,
+                torch=NOTES,
+                date=NOTES,
+                note=NOTES,
+                computed=st.none() | st.builds(Computed),
+            )
         ),
         blocks_digest=draw(st.just("") | SHA256),
     )

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from execution.cuda_graphs import Built, Run
 from penstock.domain.execution import Computation
 from worker.executors import cuda_stage, tensors
 from worker.executors.cuda import CudaExecutor
-from worker.executors.cuda_graphs import Built, Run
 from worker.executors.cuda_stage import CudaStage, Streams
 from worker.executors.torch_stage import TorchStage
 from worker.stages import Stage

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+from execution.datatypes import DTYPES
 from penstock.domain.blocks import TensorSpec
 from worker.executors.base import shape_at
-from worker.executors.tensors import DTYPES
 
 SEED = 20260101
 

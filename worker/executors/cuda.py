@@ -50,8 +50,7 @@ class CudaExecutor:
             return self._loaded.start()
         except torch.OutOfMemoryError as error:
             free, total = torch.cuda.mem_get_info(device)
-            need = need_of(stage, compiled=stage.execution.compiles(by_default=True))
-            raise StageLoadFailed(out_of_memory(stage, need, free, total)) from error
+            raise StageLoadFailed(out_of_memory(stage, need_of(stage), free, total)) from error
 
     def copy_in(self, tensors: Sequence[Tensor], samples: int) -> CudaFlight:
         """Start copying a batch to the device.

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 
 import torch
 
+from execution.compiling import reason_of
+from execution.conversion import set_float32_precision
+from execution.cuda_graphs import Built, captured, plain
 from penstock.domain.devices import DeviceTensor
 from penstock.domain.execution import Computation
 from penstock.domain.tensors import Tensor
 from penstock.domain.units import US_PER_MS
 from worker.executors.base import Handover, StageResult
-from worker.executors.compiling import reason_of
-from worker.executors.conversion import set_float32_precision
-from worker.executors.cuda_graphs import Built, captured, plain
 from worker.executors.idle import COMPILING_QUIET_S, QUIET_S, IdleBuilder
 from worker.executors.leaving import WayOut
 from worker.executors.padding import Padding

@@ -17,7 +17,7 @@ class Need:
     """Device memory one instance takes.
 
     Attributes:
-        weights: at the precision served, once more where compiling folds them.
+        weights: at the precision served.
         activations: an estimate, at the planned batch.
     """
 
@@ -31,12 +31,12 @@ class Need:
         return self.weights + self.activations + self.workspace
 
 
-def need_of(stage: Stage, *, compiled: bool) -> Need:
+def need_of(stage: Stage) -> Need:
     """Estimate what a stage takes, from what its blocks say of themselves."""
     divisor = 2 if stage.execution.precision in _HALF else 1
     weights = sum(each.weight_bytes for each in stage.blocks) // divisor
     activations = max(each.activation_bytes for each in stage.blocks) * stage.batch // divisor
-    return Need(weights=weights * (2 if compiled else 1), activations=activations)
+    return Need(weights=weights, activations=activations)
 
 
 def out_of_memory(stage: Stage, need: Need, free: Bytes, total: Bytes) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
+from execution.datatypes import DTYPES
 from penstock.domain.blocks import TensorSpec
 from worker.executors.base import shape_at
-from worker.executors.tensors import DTYPES, batch_axes, some_rows
+from worker.executors.tensors import batch_axes, some_rows
 
 
 class Padding:

@@ -1,36 +1,15 @@
-"""Tensors as they travel and as torch has them: types, bytes, rows of a batch."""
+"""Tensors as they travel and as torch has them: bytes, rows of a batch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
+from execution.datatypes import DATATYPES, DTYPES
 from penstock.domain.blocks import DYNAMIC, TensorSpec
 from penstock.domain.tensors import Tensor, piece_size
-
-DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
-    {
-        "BOOL": torch.bool,
-        "UINT8": torch.uint8,
-        "UINT16": torch.uint16,
-        "UINT32": torch.uint32,
-        "UINT64": torch.uint64,
-        "INT8": torch.int8,
-        "INT16": torch.int16,
-        "INT32": torch.int32,
-        "INT64": torch.int64,
-        "FP16": torch.float16,
-        "BF16": torch.bfloat16,
-        "FP32": torch.float32,
-        "FP64": torch.float64,
-    }
-)
-DATATYPES: Mapping[torch.dtype, str] = MappingProxyType(
-    {each: name for name, each in DTYPES.items()}
-)
 
 
 def to_torch(tensor: Tensor, *, pinned: bool = False) -> torch.Tensor:

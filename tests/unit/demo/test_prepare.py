@@ -42,6 +42,7 @@ def test_a_real_gpu_is_planned_by_what_is_measured_on_its_shares(
         progress: Callable[[int, int], None],
     ) -> str:
         assert (mechanism, device, arguments[0]) == ("auto", "cuda", MODEL)
+        assert list(arguments[-2:]) == ["--compile", "off"]  # as the cluster file has it served
         measured.extend(shares)
         partition, _ = load_partition(paths.repository / MODEL / "1")
         (gpu_class,) = read_cluster(CLUSTER.read_text(), "cluster").gpu_classes

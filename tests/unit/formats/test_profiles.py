@@ -5,6 +5,7 @@ from fractions import Fraction
 import pytest
 
 from penstock.domain.errors import InvalidProfile
+from penstock.domain.execution import Computed
 from penstock.domain.profiles import ProfileRow
 from penstock.formats.profiles import read_profile, write_profile
 
@@ -47,6 +48,46 @@ def test_writes_rows_in_order_of_block_batch_and_share() -> None:
         "1,1,1/1",
     ]
     assert read_profile(rows, head, "again.csv") == profile
+
+
+COMPUTED = """"date": "2026-01-02", "computed": {"executor": "cuda", "compiled": "inductor",
+  "precision": "fp16", "memory_format": "channels_last", "not_compiled": [1]}}}"""
+
+
+def test_a_head_may_tell_how_blocks_were_computed() -> None:
+    assert read_profile(ROWS, HEAD, "digits/L4.csv").provenance.computed is None
+    head = HEAD.replace('"date": "2026-01-02"}}', COMPUTED)
+    profile = read_profile(ROWS, head, "digits/L4.csv")
+    assert profile.provenance.computed == Computed(
+        executor="cuda",
+        compiled="inductor",
+        precision="fp16",
+        memory_format="channels_last",
+        not_compiled=(1,),
+    )
+    assert read_profile(*write_profile(profile), "again.csv") == profile
+
+
+def test_what_is_not_told_is_not_written() -> None:
+    # A plan made from an older profile knows it by the digest of its text.
+    _, head = write_profile(read_profile(ROWS, HEAD, "digits/L4.csv"))
+    assert "computed" not in head
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("fp16", "fp8", "precision: expected 'fp32', 'tf32', 'fp16' or 'bf16', found 'fp8'"),
+        ('"cuda"', '"tpu"', "executor: expected 'cpu' or 'cuda', found 'tpu'"),
+        ("[1]", "[2]", r"not_compiled\[0\]: expected a block below 2, found 2"),
+        ("[1]", "[-1]", r"not_compiled\[0\]: expected a block below 2, found -1"),
+        ('"executor": "cuda", ', "", "executor: expected a value, which is required, found none"),
+    ],
+)
+def test_how_blocks_were_computed_is_checked(old: str, new: str, told: str) -> None:
+    head = HEAD.replace('"date": "2026-01-02"}}', COMPUTED).replace(old, new)
+    with pytest.raises(InvalidProfile, match=r"L4\.json: provenance\.computed\." + told):
+        read_profile(ROWS, head, "digits/L4.csv")
 
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])

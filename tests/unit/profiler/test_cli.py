@@ -6,16 +6,19 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import pytest
 
 from penstock.command import run
-from penstock.domain.errors import InvalidSettings
+from penstock.domain.errors import InvalidSettings, PenstockError
 from penstock.formats.profiles import read_profile
 from penstock.verbs import verbs_of
+from profiler import shares
 from profiler.cli import parse_batches, parse_share, parse_shares
 
 FACTORY = """
@@ -95,6 +98,7 @@ def test_cut_estimate_and_profile_in_a_row(capsys: pytest.CaptureFixture[str]) -
         capsys, "profile", "tiny", "--gpu-class", "slow", "--batches", "1", "--repeats", "5"
     )
     assert [(each["kind"], each["cells"]) for each in measured] == [("measured", 4)]
+    assert measured[0]["computed"] == "eager, fp32, contiguous"
 
     # What was measured is not replaced by an estimate unless asked.
     kept = answer(capsys, "estimate", "tiny", "--cluster", "cluster.yaml")
@@ -107,6 +111,51 @@ def test_cut_estimate_and_profile_in_a_row(capsys: pytest.CaptureFixture[str]) -
 
     assert call("estimate", "tiny", "--gpu-class", "P4") == 0
     assert "P4" in capsys.readouterr().out
+
+
+def test_each_share_is_measured_as_it_will_be_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Sequence[str]] = []
+
+    def measured(_shares: object, _by: str, _on: str, arguments: Sequence[str], _: object) -> str:
+        seen.append(arguments)
+        raise PenstockError("enough")
+
+    monkeypatch.setattr(shares, "measure_at_shares", measured)
+    options = ("--precision", "fp16", "--memory-format", "channels_last", "--compile", "off")
+    assert call("profile", "tiny", "--gpu-class", "x", "--shares", "1,1/2", *options) == 1
+    assert " ".join(options) in " ".join(seen[0])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)  # the compiler: 15 s on free cores
+def test_blocks_are_compiled_if_asked(tmp_path: Path) -> None:
+    if which("g++") is None:
+        pytest.skip("needs a C++ compiler")
+    assert call("cut", "their_layers:build", "--model", "tiny", "--blocks", "1") == 0
+    words = "profile tiny --gpu-class x --batches 1,2 --compile on --precision bf16"
+    # Another process: inside of torch the compiler warns, which is an error in this one.
+    done = subprocess.run(
+        [sys.executable, "-m", "profiler", *words.split(), "--memory-format", "channels_last"],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor"),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "x: computed as inductor, bf16, channels_last" in done.stdout
+    head = json.loads(Path("profiles/tiny/x.json").read_text(encoding="utf-8"))
+    assert head["provenance"]["computed"] == {
+        "executor": "cpu",
+        "compiled": "inductor",
+        "precision": "bf16",
+        "memory_format": "channels_last",
+        "not_compiled": [],
+    }
+    assert any((tmp_path / "inductor").rglob("*.cpp"))
 
 
 @pytest.mark.parametrize(
@@ -125,6 +174,21 @@ def test_cut_estimate_and_profile_in_a_row(capsys: pytest.CaptureFixture[str]) -
         (("profile", "tiny", "--gpu-class", "x", "--shares", "1,2/3"), 2, "1/m"),
         (("profile", "tiny", "--gpu-class", "x", "--shares", "1,1/2"), 2, "a CUDA device, found"),
         (("profile", "tiny", "--gpu-class", "x", "--share-order", "{"), 2, "the order of a share"),
+        (
+            ("profile", "tiny", "--gpu-class", "x", "--precision", "fp8"),
+            2,
+            "profile: precision: expected one of fp32, tf32, fp16, bf16, found 'fp8'",
+        ),
+        (
+            ("profile", "tiny", "--gpu-class", "x", "--memory-format", "nhwc"),
+            2,
+            "memory_format: expected one of contiguous, channels_last, found 'nhwc'",
+        ),
+        (
+            ("profile", "tiny", "--gpu-class", "x", "--compile", "yes", "--shares", "1,1/2"),
+            2,
+            "compile: expected one of auto, on, off, found 'yes'",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(

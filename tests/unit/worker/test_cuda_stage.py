@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from execution.cuda_graphs import Built, plain
 from penstock.domain.errors import StageLoadFailed
 from penstock.domain.execution import Computation, ExecutionOptions
 from tests.support.played_cuda import HOST, play, played_stage, played_streams
 from tests.unit.worker.models import BATCH, a_stage, as_input, as_tensor, images, write_model
 from worker.executors import cuda_stage
 from worker.executors.cuda import CudaExecutor
-from worker.executors.cuda_graphs import Built, plain
 from worker.executors.cuda_stage import CudaStage, Streams
 from worker.executors.memory import need_of, out_of_memory
 from worker.executors.torch_stage import TorchStage
@@ -146,9 +146,7 @@ def test_too_little_memory_is_told_with_what_it_takes(
     executor = CudaExecutor()
     with pytest.raises(StageLoadFailed) as caught:
         executor.load(a_stage(repository, ExecutionOptions(compile="off")))
-    expected = (
-        1 + BATCH + need_of(a_stage(repository, ExecutionOptions()), compiled=False).workspace
-    )
+    expected = 1 + BATCH + need_of(a_stage(repository, ExecutionOptions())).workspace
     assert f"it needs about {expected} bytes" in str(caught.value)
     assert "weights 1, activations at batch 4 4," in str(caught.value)
     assert "1000 of 2000 bytes were free" in str(caught.value)
@@ -157,12 +155,12 @@ def test_too_little_memory_is_told_with_what_it_takes(
         executor.run(as_input(images(1)), 1)
 
 
-def test_half_precision_needs_half_and_compiling_a_copy_of_the_weights(repository: Path) -> None:
+def test_half_precision_needs_half(repository: Path) -> None:
     stage = a_stage(repository, ExecutionOptions(precision="fp16"), batch=8)
-    need = need_of(stage, compiled=True)
+    need = need_of(stage)
     assert (need.weights, need.activations) == (0, 4)
-    whole = need_of(a_stage(repository, ExecutionOptions(), batch=8), compiled=True)
-    assert (whole.weights, whole.activations) == (2, 8)
+    whole = need_of(a_stage(repository, ExecutionOptions(), batch=8))
+    assert (whole.weights, whole.activations) == (1, 8)
     assert str(whole.total) in out_of_memory(stage, whole, 0, 0)
 
 

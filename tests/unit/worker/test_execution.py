@@ -11,6 +11,9 @@ from shutil import which
 import pytest
 import torch
 
+from execution import program
+from execution.compiling import use_disk_cache
+from execution.conversion import convert
 from penstock.domain.errors import InvalidInput, StageLoadFailed
 from penstock.domain.execution import Computation, ExecutionOptions
 from penstock.rpc.execution import execution_message, execution_options
@@ -24,10 +27,8 @@ from tests.unit.worker.models import (
     scores_of,
     write_model,
 )
-from worker.executors import cpu, torch_stage
+from worker.executors import cpu
 from worker.executors.accuracy import difference
-from worker.executors.compiling import use_disk_cache
-from worker.executors.conversion import convert
 from worker.executors.cpu import CpuExecutor
 
 ROOT = Path(__file__).parents[3]
@@ -104,14 +105,14 @@ def replacing(
     """Put something in the compiler's place; return the batch sizes it is called with."""
     sizes: list[int] = []
 
-    def compiled(module: torch.nn.Module, _: int) -> Callable[[torch.Tensor], object]:
+    def compiled(module: torch.nn.Module) -> Callable[[torch.Tensor], object]:
         def program(rows: torch.Tensor) -> object:
             sizes.append(len(rows))
             return behave(module, rows)
 
         return program
 
-    monkeypatch.setattr(torch_stage, "compiled", compiled)
+    monkeypatch.setattr(program, "compiled", compiled)
     monkeypatch.setattr(cpu, "COMPILING_QUIET_S", 1e6)
     return sizes
 

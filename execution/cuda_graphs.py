@@ -1,4 +1,4 @@
-"""One batch size of a stage on a CUDA device: static buffers, and a captured graph if it can be.
+"""One batch size of a program on a CUDA device: static buffers, and a captured graph if it can be.
 
 Graphs of one stage share a memory pool: they never run at the same time, and what they give is
 copied out before the next one runs.

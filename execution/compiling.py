@@ -12,14 +12,9 @@ from typing import TypeAlias
 
 import torch
 
-from penstock.domain.units import BYTES_PER_GIB, Bytes
-
 Program: TypeAlias = Callable[..., tuple[torch.Tensor, ...]]
 
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"
-# Folding weights into each other makes convolutions much faster, but each compiled batch size then
-# has a copy of its own.
-_FOLD_LIMIT_BYTES: Bytes = 2 * BYTES_PER_GIB
 _SHAPES = 64  # batch sizes one module may be compiled for; torch's own limit is 8
 
 
@@ -34,22 +29,36 @@ def use_disk_cache(environment: MutableMapping[str, str] = os.environ) -> Path:
     return Path(environment[_CACHE])
 
 
-def compiled(module: torch.nn.Module, weight_bytes: Bytes) -> Program:
+def compiled(module: torch.nn.Module) -> Program:
     """Return a module that is compiled anew for each batch size, at its first call with it.
 
-    Weights must not change afterwards. The first call raises what the compiler raises; a module
-    that cannot be compiled as a whole is not compiled in part.
+    The first call raises what the compiler raises; a module that cannot be compiled as a whole is
+    not compiled in part.
     """
     torch._dynamo.config.recompile_limit = _SHAPES
-    fold = weight_bytes <= _FOLD_LIMIT_BYTES
-    program: Program = torch.compile(
-        module, dynamic=False, fullgraph=True, options={"freezing": fold}
-    )
+    # Not frozen: what inductor freezes it does not keep on disk.
+    program: Program = torch.compile(_by_itself(module), dynamic=False, fullgraph=True)
+    return program
+
+
+def _by_itself(module: torch.nn.Module) -> Program:
+    """Return a function with code of its own, which runs a module.
+
+    What torch compiled is kept, counted and looked up by code: modules of one class in one process
+    would share one list, and the limit of its length.
+    """
+
+    def program(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        outputs: tuple[torch.Tensor, ...] = module(*inputs)
+        return outputs
+
+    program.__code__ = program.__code__.replace()
     return program
 
 
 def reason_of(error: Exception) -> str:
     """Return what a compiler's error says, on one line and not too long."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = f"{type(error).__name__}: {lines[0] if lines else ''}"
+    said = next((each for each in lines if not each.endswith(":")), "")  # "… raised:" says nothing
+    text = f"{type(error).__name__}: {said}"
     return text if len(text) <= 200 else text[:199] + "…"  # noqa: PLR2004
