@@ -1,8 +1,7 @@
-"""Closes in on the best value target by target, model by model: the last phase of a search."""
+"""Closes in on the best value target by target, model by model (`planner.decompose`)."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,41 +16,45 @@ _FIRST_STRIDE = 0.5  # of the gap asked for: so much below the bound is the firs
 _LEAST_STRIDE = 5e-4
 _LEVEL_WORK = 200_000  # paths times nodes, where few paths are searched
 _EASILY_DECIDED = (150, 1200)  # paths, of one model, of many: all that is left is decided at once
+_ALIKE = 2e-4  # relative: a target so near the bound is not worth deciding
 
 
 def close_in(state: Progress, tables: Sequence[PathTable], costs: Sequence[Floats]) -> None:
     """Close in on the best value from both sides, target by target.
 
-    Near the bound of the relaxation little may be wasted: that is refuted in no time, and the paths
-    that it would have taken are a good place to look for plans.
+    Near the bound of the relaxation little may be wasted: that is refuted in no time. A target that
+    is too hard to decide is left, and others are tried between it and the bound.
     """
     closed = [np.isinf(each) for each in costs]
     search = TargetSearch(state.task, tables, closed, state.relaxation, state.settings)
     step = max(state.settings.relative_gap, 1e-9)
     stride = max(_FIRST_STRIDE * step, _LEAST_STRIDE)
     low = 0.0 if state.best is None else state.best.value
+    hard = 0.0  # a target that could not be decided
     guess = state.bound * (1 - stride)
     while state.open:
         last = low * (1 + step)
         target = max(last, min(guess, state.bound))
-        if search.size(last) <= _EASILY_DECIDED[len(tables) > 1]:
+        if hard < last and search.size(last) <= _EASILY_DECIDED[len(tables) > 1]:
             target = last
         verdict = search.decide(target)
         if verdict.refuted:
             state.tighten(target)
-            _search_near(state, tables, search)
-            low = low if state.best is None else max(low, state.best.value)
-            guess = max(target * (1 - stride), (low + target) / 2)
-            if 1 < verdict.shares < math.inf:
-                guess = min(guess, target / verdict.shares * (1 + step))
-            if len(tables) > 1:  # refuted at once where one of many has no room: go on in strides
+            if len(tables) == 1:
+                _search_near(state, tables, search)
+            else:  # refuted at once where one of many has no room: go on in strides
                 stride *= 2
+            low = low if state.best is None else max(low, state.best.value)
+            guess = max(target * (1 - stride), (max(low, hard) + target) / 2)
         elif verdict.reached is not None:
             _settle_near(state, tables, search, verdict.reached, target)
             low = target if state.best is None else max(target, state.best.value)
             guess = min((low + state.bound) / 2, target / verdict.shares * (1 + step))
-        else:
+        elif len(tables) == 1 or state.bound - target <= _ALIKE * state.bound:
             return
+        else:
+            hard = target
+            guess = (target + state.bound) / 2
 
 
 def _search_near(state: Progress, tables: Sequence[PathTable], search: TargetSearch) -> None:

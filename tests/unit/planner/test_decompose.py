@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from bench.fleets import Shape, make_fleet
+from penstock.domain.cluster import PlannerMode, PlannerOptions
+from planner.decompose import TargetSearch
+from planner.enumeration import enumerate_paths
+from planner.formulation import Problem, formulate
+from planner.inputs import gather_inputs
+from planner.paths import PathTable
+from planner.relaxation import relax
+from planner.search import estimate_rates
+from planner.solution import gpus_used
+from planner.solve import Job, SolverSettings, run
+from planner.sought import Task, task_of
+
+
+def settings(gap: float = 1e-5) -> SolverSettings:
+    return SolverSettings(
+        solver="highs", deadline=time.perf_counter() + 30, relative_gap=gap, seed=0
+    )
+
+
+def posed(mode: PlannerMode, models: int, seed: int) -> tuple[Task, Sequence[PathTable]]:
+    options = PlannerOptions(
+        mode=mode,
+        packing="whole-gpu" if mode == "general" else "per-stage",
+        max_stages=2,
+        max_batch=1,
+    )
+    shape = Shape(models=models, blocks=2, batches=(1,), shares=(1, 2))
+    inputs = gather_inputs(*make_fleet(8, shape, options, seed))
+    return task_of(inputs), enumerate_paths(inputs, estimate_rates(inputs, settings(1e-3)))
+
+
+def search_of(task: Task, tables: Sequence[PathTable]) -> TargetSearch:
+    relaxation = relax(task, tables)
+    assert relaxation is not None
+    closed = [np.zeros(len(table), dtype=bool) for table in tables]
+    return TargetSearch(task, tables, closed, relaxation, settings())
+
+
+def outright(task: Task, tables: Sequence[PathTable]) -> float:
+    """Return the optimum over all paths, by one program and nothing else."""
+    paths = [path for table in tables for path in table.candidates(np.arange(len(table)))]
+    answer = run(Job(program=formulate(Problem(task=task, paths=tuple(paths))).program), settings())
+    assert answer.finished
+    return answer.value
+
+
+@pytest.mark.parametrize("mode", ["general", "compat"])
+@pytest.mark.parametrize(("models", "seed"), [(1, 0), (1, 1), (2, 0)])
+def test_no_target_is_misjudged(mode: PlannerMode, models: int, seed: int) -> None:
+    task, tables = posed(mode, models, seed)
+    best = outright(task, tables)
+    search = search_of(task, tables)
+    for part in (1.001, 1.1):
+        assert search.decide(best * part).refuted
+    for part in (0.7, 0.98):
+        verdict = search.decide(best * part)
+        assert not verdict.refuted
+        if verdict.reached is not None:  # else parts of GPUs leave holes
+            used = gpus_used(task, verdict.reached)
+            assert all(used[name] <= count for name, count in task.limits.count.items())
