@@ -15,7 +15,7 @@ from penstock.cuda.memory import DeviceMemory
 from penstock.domain.devices import DeviceBytes, DeviceTensor
 from penstock.domain.tensors import Tensor
 from penstock.domain.units import BYTES_PER_MIB, Bytes
-from penstock.rpc.device_frames import headers_of, parts_of
+from penstock.rpc.device_frames import announce_all, parts_of
 from penstock.rpc.device_pool import DevicePool, Slot
 from penstock.rpc.device_reader import DeviceDoor
 from penstock.rpc.links import LinkLost, LinkSender
@@ -51,8 +51,9 @@ class DeviceSender:
         _wait(self._memory, self._written)
         stamp = Tensor("left", "UINT8", (STAMP_BYTES,), left_ns)
         tensors = (stamp, DeviceTensor("x", "UINT8", (size,), slot))
-        header = BatchResult(batch_id=1, tensors=headers_of(tensors, pool))
-        await link.send(FrameHeader(result=header), parts_of(tensors))
+        header = FrameHeader(result=BatchResult(batch_id=1))
+        announce_all(header.result.tensors, tensors, pool)
+        await link.send(header, parts_of(tensors))
 
     def close(self) -> None:
         """Give the memory back that tensors were made in."""

@@ -75,11 +75,11 @@ class Taker:
 
     def on_frame(self, _: str, header: FrameHeader, views: Sequence[memoryview]) -> None:
         """Take one frame."""
-        if header.HasField("cancel"):
+        if views:
+            self.run.take(views[0], len(views[0]))
+        elif header.HasField("cancel"):
             self._tell(json.dumps(self.run.told()))
             self.run = Run()
-        else:
-            self.run.take(views[0], len(views[0]))
 
 
 async def receive(*, on_device: bool) -> None:

@@ -39,9 +39,9 @@ from penstock.console import note
 from penstock.cuda.memory import DeviceRefused
 from penstock.domain.errors import InvalidSettings
 from penstock.pictures.canvas import FAINT, GRID, PALETTE, add_axes, new_figure, save
-from penstock.rpc.frames import tensor_header
+from penstock.rpc.frames import announce
 from penstock.rpc.links import LinkKind, LinkReceiver, LinkSender, LinkServer, Neighbours
-from protos.link_pb2 import BatchResult, CancelBatch, FrameHeader
+from protos.link_pb2 import CancelBatch, FrameHeader
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,8 +104,10 @@ class Ends:
             return
         buffer[:STAMP_BYTES] = time.monotonic_ns().to_bytes(STAMP_BYTES, "little")
         data = buffer[:size]
-        tensor = tensor_header("x", "UINT8", (size,), [data])
-        await self.link.send(FrameHeader(result=BatchResult(batch_id=1, tensors=[tensor])), [data])
+        header = FrameHeader()
+        header.result.batch_id = 1
+        announce(header.result.tensors, "x", "UINT8", (size,), [data])
+        await self.link.send(header, [data])
 
     async def counted(self) -> dict[str, Any]:
         """Return what has come since the last time."""

@@ -17,7 +17,7 @@ from penstock.domain.ids import BatchId, InstanceId, ModelName
 from penstock.domain.requests import Slice, samples_of
 from penstock.domain.tensors import Tensor
 from penstock.domain.units import Micros
-from penstock.rpc.frames import tensor_header, tensors_of
+from penstock.rpc.frames import announce, tensors_of
 from penstock.rpc.links import LinkFull, LinkLost
 from penstock.scheduling.effects import CompleteRequest, DropRequest, Hop, PartHop
 from penstock.scheduling.parts import Part, slices_of
@@ -166,8 +166,9 @@ class Courier:
         slices = errand.slices
         if result.count:
             slices = slices_of(slices, result.first - errand.first, result.count)
+        tensors = tensors_of(result.tensors, views)
         try:
-            self._payloads.scatter(slices, tensors_of(result.tensors, views))
+            self._payloads.scatter(slices, tensors)
         except InvalidInput as error:
             self._fail(batch, str(error))
             return
@@ -195,8 +196,9 @@ class Courier:
             route=route,
             reply_to=self._reply_to,
             abandon_in_us=max(0, errand.abandon_us - self._now_us()),
-            tensors=[tensor_header(*each) for each in inputs],
         )
+        for each in inputs:
+            announce(run.tensors, *each)
         if isinstance(hop, PartHop) or errand.replies:
             run.first, run.count = rows.first, rows.count
             run.replies.extend(_wire_replies(errand.replies))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from penstock.domain.devices import DeviceRoom, DeviceTensor
 from penstock.domain.tensors import Buffer, Tensor
 from penstock.domain.units import Micros
-from penstock.rpc.device_frames import headers_of, parts_of, withdraw
+from penstock.rpc.device_frames import announce_all, parts_of, withdraw
 from penstock.rpc.links import LinkFull, LinkLost, LinkSender, Neighbours
 from penstock.rpc.local_offer import DeviceSource
 from protos.link_pb2 import (
@@ -108,8 +108,9 @@ class Forwarding:
 
     def result(self, result: BatchResult, tensors: Sequence[Tensor]) -> None:
         """Send the last stage's outputs to the frontend, and its report with them."""
-        result.tensors.extend(headers_of(tensors, None))
-        self._to_frontend(FrameHeader(result=result), parts_of(tensors))
+        header = FrameHeader(result=result)
+        announce_all(header.result.tensors, tensors, None)
+        self._to_frontend(header, parts_of(tensors))
 
     def reply(
         self,
@@ -161,7 +162,7 @@ class Forwarding:
         announced = header.run_stage if header.HasField("run_stage") else header.result
         pool = held.link.pool
         try:
-            announced.tensors.extend(headers_of(tensors, pool))
+            announce_all(announced.tensors, tensors, pool)
             held.link.send_nowait(header, parts_of(tensors))
         except (LinkLost, LinkFull) as error:
             withdraw(announced.tensors, pool)

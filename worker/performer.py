@@ -146,11 +146,11 @@ class StagePerformer:
         if complaint:
             self._report(run, StageReport.FAILED, complaint)
             return
+        tensors = tensors_of(run.tensors, views, places)
         now_us = self._now_us()
         if held is None:
             held = self._held[key] = _Held(own, run, now_us)
         hop = run.route[run.stage]
-        tensors = tensors_of(run.tensors, views, places)
         held.pieces.append(Piece(brought.first, brought.count, tensors))
         run.ClearField("tensors")
         held.run, held.arrived_us = run, now_us

@@ -5,7 +5,6 @@ Data is row-major, little endian, batch axis first; a row is one sample.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -70,4 +69,7 @@ def piece_size(piece: Buffer | DeviceBytes) -> Bytes:
 
 def byte_size(datatype: str, shape: Sequence[int]) -> int:
     """Return how many bytes a tensor of fixed-width datatype takes."""
-    return DATATYPE_BYTES[datatype] * math.prod(shape)
+    size = DATATYPE_BYTES[datatype]
+    for axis in shape:  # not `math.prod`: in a cache that others have used it costs four times this
+        size *= axis
+    return size

@@ -36,18 +36,16 @@ class Arena:
 
     Args:
         capacity_bytes: how much there is.
+
+    Attributes:
+        held_bytes: bytes of all regions that are out.
     """
 
     def __init__(self, capacity_bytes: Bytes) -> None:
         self._gaps: list[tuple[int, int]] = [(0, capacity_bytes)] if capacity_bytes else []
         self._held: dict[int, Region] = {}
         self._generation = 0
-        self._held_bytes = 0
-
-    @property
-    def held_bytes(self) -> Bytes:
-        """Bytes of all regions that are out."""
-        return self._held_bytes
+        self.held_bytes: Bytes = 0
 
     def take(self, size_bytes: Bytes) -> Region | None:
         """Return a new region of at least this size, or nothing if no gap is large enough."""
@@ -69,7 +67,7 @@ class Arena:
         if region is None:
             found = f"generation {generation}"
             raise InvalidInput("shared memory", "released", "a region in use", found)
-        self._held_bytes -= region.end - region.start
+        self.held_bytes -= region.end - region.start
         self._fill(region.start, region.end)
 
     def cap(self, capacity_bytes: Bytes) -> None:
@@ -81,7 +79,7 @@ class Arena:
         self._generation += 1
         region = Region(self._generation, start, end)
         self._held[region.generation] = region
-        self._held_bytes += end - start
+        self.held_bytes += end - start
         return region
 
     def _fill(self, start: int, end: int) -> None:

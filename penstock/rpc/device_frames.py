@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from penstock.domain.devices import DeviceTensor
 from penstock.domain.tensors import Buffer, Tensor, byte_size
 from penstock.rpc.carriers import LinkLost
 from penstock.rpc.device_pool import DevicePool
-from penstock.rpc.frames import tensor_header
+from penstock.rpc.frames import announce
 from protos.link_pb2 import TensorHeader
 
+if TYPE_CHECKING:
+    from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
-def headers_of(
-    tensors: Sequence[Tensor | DeviceTensor], pool: DevicePool | None
-) -> list[TensorHeader]:
-    """Return what announces tensors; their slots are the receiver's from now on.
+
+def announce_all(
+    headers: RepeatedCompositeFieldContainer[TensorHeader],
+    tensors: Sequence[Tensor | DeviceTensor],
+    pool: DevicePool | None,
+) -> None:
+    """Add the headers of tensors; their slots are the receiver's from now on.
 
     Args:
+        headers: of a frame.
         tensors: in the order in which they are sent.
         pool: of the link on which they are sent.
 
@@ -27,7 +34,17 @@ def headers_of(
     for each in tensors:
         if isinstance(each, DeviceTensor) and not (pool and pool.owns(each.slot)):
             raise LinkLost(f"tensor {each.name!r} lies in device memory of a link that is lost")
-    return [_header(each, pool) for each in tensors]
+    for each in tensors:
+        if isinstance(each, Tensor):
+            announce(headers, each.name, each.datatype, each.shape, [each.data])
+        elif pool is not None:
+            headers.add(
+                name=each.name,
+                datatype=each.datatype,
+                shape=each.shape,
+                byte_size=byte_size(each.datatype, each.shape),
+                device=pool.send(each.slot),
+            )
 
 
 def parts_of(tensors: Iterable[Tensor | DeviceTensor]) -> list[Buffer]:
@@ -40,15 +57,3 @@ def withdraw(headers: Iterable[TensorHeader], pool: DevicePool | None) -> None:
     for each in headers:
         if pool is not None and each.HasField("device"):
             pool.give_back(each.device.generation)
-
-
-def _header(tensor: Tensor | DeviceTensor, pool: DevicePool | None) -> TensorHeader:
-    if isinstance(tensor, Tensor) or pool is None:
-        return tensor_header(tensor.name, tensor.datatype, tensor.shape, parts_of([tensor]))
-    return TensorHeader(
-        name=tensor.name,
-        datatype=tensor.datatype,
-        shape=tensor.shape,
-        byte_size=byte_size(tensor.datatype, tensor.shape),
-        device=pool.send(tensor.slot),
-    )

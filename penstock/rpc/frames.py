@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -22,6 +23,9 @@ from penstock.domain.errors import InvalidInput
 from penstock.domain.tensors import DATATYPE_BYTES, Buffer, Tensor, byte_size
 from penstock.domain.units import Bytes
 from protos.link_pb2 import FrameHeader, TensorHeader
+
+if TYPE_CHECKING:
+    from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
 LARGEST_FRAME_BYTES = 1 << 32
 
@@ -95,7 +99,8 @@ class Assembly:
 def unpack(frame: Buffer) -> tuple[FrameHeader, list[memoryview]]:
     """Return a frame's header and the raw bytes of each tensor it announces.
 
-    The tensors are views of `frame`; of one on a device it is empty.
+    The tensors are views of `frame`; of one on a device it is empty. Whether they are what their
+    headers say is checked by `tensors_of`, which reads those.
 
     Raises:
         InvalidInput: the frame contradicts itself.
@@ -104,8 +109,8 @@ def unpack(frame: Buffer) -> tuple[FrameHeader, list[memoryview]]:
     header, start = _header(view)
     end = start
     tensors: list[memoryview] = []
-    for each in announced(header):
-        size = _size_here(each)
+    for each in _checked_announced(header):
+        size = 0 if each.HasField("device") else each.byte_size
         tensors.append(view[end : end + size])
         end += size
     if end != len(view):
@@ -116,29 +121,27 @@ def unpack(frame: Buffer) -> tuple[FrameHeader, list[memoryview]]:
 
 def on_devices(header: FrameHeader) -> bool:
     """Return whether any tensor of a frame is on a device."""
-    for each in announced(header):  # noqa: SIM110 - once per frame: a generator costs as much again
-        if each.HasField("device"):
-            return True
-    return False
+    return any(each.HasField("device") for each in announced(header))
 
 
 def announced(header: FrameHeader) -> Sequence[TensorHeader]:
     """Return the tensors that follow this header."""
-    match header.WhichOneof("kind"):
-        case "run_stage":
-            return header.run_stage.tensors
-        case "result":
-            return header.result.tensors
-        case _:
-            return ()
+    return _announced(header, header.WhichOneof("kind"))
 
 
-def tensor_header(
-    name: str, datatype: str, shape: Sequence[int], parts: Iterable[Buffer]
-) -> TensorHeader:
-    """Return the header of a tensor whose bytes lie in `parts`."""
+def announce(
+    headers: RepeatedCompositeFieldContainer[TensorHeader],
+    name: str,
+    datatype: str,
+    shape: Sequence[int],
+    parts: Iterable[Buffer],
+) -> None:
+    """Add the header of a tensor whose bytes lie in `parts`.
+
+    Added in place: protobuf copies a message that is put into another by encoding and decoding it.
+    """
     size = sum(map(len, parts))
-    return TensorHeader(name=name, datatype=datatype, shape=shape, byte_size=size)
+    headers.add(name=name, datatype=datatype, shape=shape, byte_size=size)
 
 
 def tensors_of(
@@ -151,15 +154,12 @@ def tensors_of(
     Args:
         headers, views: as they came.
         places: what lies on the device, by its index.
+
+    Raises:
+        InvalidInput: a header contradicts itself.
     """
     return tuple(
-        Tensor(
-            head.name,
-            head.datatype,
-            tuple(head.shape),
-            view,
-            (places[index],) if index in places else (),
-        )
+        _tensor(head, view, (places[index],) if index in places else ())
         for index, (head, view) in enumerate(zip(headers, views, strict=True))
     )
 
@@ -186,31 +186,34 @@ def _header(view: memoryview) -> tuple[FrameHeader, int]:
         header = FrameHeader.FromString(bytes(view[_LENGTH.size : end]))
     except DecodeError:
         raise _invalid("header", "a FrameHeader", "other bytes") from None
-    if header.WhichOneof("kind") is None:
-        raise _invalid("header", "a known kind of frame", "none")
     return header, end
 
 
-def _size_here(tensor: TensorHeader) -> Bytes:
-    size = _checked_size(tensor)
-    return 0 if tensor.HasField("device") else size
+def _checked_announced(header: FrameHeader) -> Sequence[TensorHeader]:
+    kind = header.WhichOneof("kind")
+    if kind is None:
+        raise _invalid("header", "a known kind of frame", "none")
+    return _announced(header, kind)
 
 
-def _checked_size(tensor: TensorHeader) -> int:
-    datatype, shape = tensor.datatype, tuple(tensor.shape)
+def _announced(header: FrameHeader, kind: str | None) -> Sequence[TensorHeader]:
+    if kind == "run_stage":
+        return header.run_stage.tensors
+    return header.result.tensors if kind == "result" else ()
+
+
+def _tensor(head: TensorHeader, data: memoryview, pieces: tuple[DeviceBytes, ...]) -> Tensor:
+    name, datatype, shape = head.name, head.datatype, tuple(head.shape)
+    place = f"tensor {name!r}"
     if datatype not in DATATYPE_BYTES:
-        raise _invalid(_place(tensor), "a datatype of fixed width", repr(datatype))
+        raise _invalid(place, "a datatype of fixed width", repr(datatype))
     if shape and min(shape) < 0:
-        raise _invalid(_place(tensor), "a shape without negative axes", str(list(shape)))
+        raise _invalid(place, "a shape without negative axes", str(list(shape)))
     size = byte_size(datatype, shape)
-    if size != tensor.byte_size:
+    if size != head.byte_size:
         expected = f"{size} bytes for {datatype} {list(shape)}"
-        raise _invalid(_place(tensor), expected, f"{tensor.byte_size} bytes")
-    return size
-
-
-def _place(tensor: TensorHeader) -> str:
-    return f"tensor {tensor.name!r}"
+        raise _invalid(place, expected, f"{head.byte_size} bytes")
+    return Tensor(name, datatype, shape, data, pieces)
 
 
 def _invalid(place: str, expected: str, found: str) -> InvalidInput:

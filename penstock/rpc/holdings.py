@@ -18,9 +18,17 @@ import numpy as np
 from penstock.domain.tensors import Buffer
 from penstock.domain.units import Bytes
 
+_SMALL_BYTES: Bytes = 16 << 10  # up to here a copy costs less than an array
+
+
+class _Copied(bytearray):
+    """Bytes that can be watched."""
+
+    __slots__ = ("__weakref__",)
+
 
 class _Lease(weakref.ref[Any]):
-    """Watches the array under all views of some bytes."""
+    """Watches what lies under all views of some bytes."""
 
     __slots__ = ("freed", "size")
 
@@ -69,16 +77,16 @@ class Holdings:
             data: not empty.
             freed: called then, on the event loop's thread.
         """
-        # Memoryviews cannot be watched; an array under them can, and lives as long as they do.
-        array = np.frombuffer(data, np.uint8)
-        size = array.nbytes
+        # Memoryviews cannot be watched; what lies under them can, and lives as long as they do.
+        size = len(data)
+        under: Any = _Copied(data) if size <= _SMALL_BYTES else np.frombuffer(data, np.uint8)
         self._held_bytes += size
-        if self.full:
+        if self._held_bytes >= self._limit_bytes:
             self._room.clear()
-        lease = _Lease(array, self._let_go)
+        lease = _Lease(under, self._let_go)
         lease.size, lease.freed = size, freed
         self._leases[id(lease)] = lease
-        return array.data
+        return memoryview(under)
 
     def _let_go(self, lease: weakref.ref[Any]) -> None:
         """Count what is gone; called in any thread, at any point."""

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from penstock.domain.errors import InvalidInput
-from penstock.domain.tensors import Buffer
 from penstock.domain.units import Bytes
 from penstock.rpc.carriers import LinkKind
 from penstock.rpc.frames import Assembly, on_devices, unpack
@@ -29,7 +28,7 @@ class Inlet:
 
     Attributes:
         ended: done when the receiver takes no more from this link; says why.
-        holdings: the frames that somebody still looks at.
+        holdings: the frames that somebody still looks at; messages to `take` are leased there.
         on_device: takes frames with tensors on a device; None: there are none on this link.
     """
 
@@ -49,14 +48,6 @@ class Inlet:
         if not self.ended.done():
             self.ended.set_result(reason)
 
-    def lease(self, message: Buffer, freed: Callable[[], None] | None = None) -> memoryview:
-        """Return a message as something to `take`, whose use is counted.
-
-        Args:
-            freed: called when nobody looks at it any more.
-        """
-        return self.holdings.lease(message, freed)
-
     def take(self, message: memoryview) -> None:
         """Take a leased message; hand out the frame that it completes, unless the link has ended.
 
@@ -67,11 +58,14 @@ class Inlet:
         if frame is None:
             return
         if frame is not message:
-            frame = self.lease(frame)
+            frame = self.holdings.lease(frame)
         header, tensors = unpack(frame)
         if self.ended.done():
             return
-        on_frame = self.on_device if on_devices(header) else self._on_frame
+        on_frame: OnFrame | None = self._on_frame
+        # One on a device has no bytes here; to ask each tensor costs as much as all else together.
+        if not all(tensors) and on_devices(header):
+            on_frame = self.on_device
         if on_frame is None:
             expected = "tensors with their bytes"
             raise InvalidInput("link frame", "tensors", expected, "one on a device")

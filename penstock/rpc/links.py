@@ -153,12 +153,15 @@ class LinkSender:
         await asyncio.gather(self._task, return_exceptions=True)
 
     def _put(self, header: FrameHeader, parts: Iterable[Buffer]) -> None:
-        urgent = header.HasField("report")
         frame = frame_parts(header, parts)
-        if self._outbox.ready_for(urgent=urgent) and self._sent_now(frame):
+        if self._may_leave(header) and self._sent_now(frame):
             return
-        self._outbox.put(b"".join(frame), urgent=urgent)
+        self._outbox.put(b"".join(frame), urgent=header.HasField("report"))
         self._news.set()
+
+    def _may_leave(self, header: FrameHeader) -> bool:
+        """Whether a frame overtakes none that it must not overtake."""
+        return not self._outbox or self._outbox.ready_for(urgent=header.HasField("report"))
 
     def _sent_now(self, frame: Sequence[Buffer]) -> bool:
         if self._carrier is None:

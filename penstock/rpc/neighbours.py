@@ -84,7 +84,7 @@ class DirectCarrier:
         """Hand a message over, unless the receiver holds too much."""
         if self._inlet.ended.done() or self._inlet.holdings.full:
             return False
-        message = self._inlet.lease(b"".join(parts), self._room.set)
+        message = self._inlet.holdings.lease(b"".join(parts), self._room.set)
         self._loop.call_soon(self._hand_over, message)
         return True
 

@@ -17,23 +17,22 @@ from penstock.rpc.frames import chunk_head
 
 
 class Outbox:
-    """Frames in the order in which they leave."""
+    """Frames in the order in which they leave.
+
+    Attributes:
+        held_bytes: bytes that wait or are under way.
+    """
 
     def __init__(self) -> None:
         self._frames: deque[bytes] = deque()
         self._urgent: deque[bytes] = deque()
         self._sent_bytes = 0  # of the first frame
-        self._held_bytes = 0
+        self.held_bytes: Bytes = 0
         self._under_way: Callable[[], None] | None = None
 
     def __bool__(self) -> bool:
         """Whether anything waits, or is under way."""
         return bool(self._frames or self._urgent)
-
-    @property
-    def held_bytes(self) -> Bytes:
-        """Bytes that wait or are under way."""
-        return self._held_bytes
 
     def ready_for(self, *, urgent: bool) -> bool:
         """Whether a frame may leave at once without overtaking one that it must not overtake."""
@@ -42,7 +41,7 @@ class Outbox:
     def put(self, frame: bytes, *, urgent: bool = False) -> None:
         """Let a frame wait."""
         (self._urgent if urgent else self._frames).append(frame)
-        self._held_bytes += len(frame)
+        self.held_bytes += len(frame)
 
     def next(self, room_for: Callable[[Bytes], Bytes]) -> list[Buffer]:
         """Return the next message, in parts; it is under way until `done`.
@@ -73,14 +72,14 @@ class Outbox:
         """Forget everything."""
         self._frames.clear()
         self._urgent.clear()
-        self._sent_bytes = self._held_bytes = 0
+        self._sent_bytes = self.held_bytes = 0
         self._under_way = None
 
     def _drop_urgent(self) -> None:
-        self._held_bytes -= len(self._urgent.popleft())
+        self.held_bytes -= len(self._urgent.popleft())
 
     def _advance(self, size: Bytes) -> None:
-        self._held_bytes -= size
+        self.held_bytes -= size
         self._sent_bytes += size
         if self._sent_bytes == len(self._frames[0]):
             self._frames.popleft()

@@ -261,5 +261,5 @@ async def _read(inlet: Inlet, context: _Context) -> None:
     while (message := await context.read()) is not grpc.aio.EOF:
         if not message:
             raise InvalidInput("link", "message", "some bytes", "none")
-        inlet.take(inlet.lease(message))
+        inlet.take(inlet.holdings.lease(message))
         await inlet.holdings.room()

@@ -165,12 +165,12 @@ class SharedReader:
 
     def _leased(self, inlet: Inlet, data: bytes) -> memoryview:
         if data[:1] == INLINE and len(data) > 1:
-            return inlet.lease(memoryview(data)[1:])
+            return inlet.holdings.lease(memoryview(data)[1:])
         named = read_named(data, self._generation, self._segment)
         self._generation = named.generation
         start = named.start + STAMP_BYTES
         view = self._segment[start : start + named.size]
-        return inlet.lease(view, partial(self._release, named))
+        return inlet.holdings.lease(view, partial(self._release, named))
 
     def _release(self, named: Named) -> None:
         """Give a region back, with others of the same moment."""

@@ -21,7 +21,7 @@ import torch
 
 from penstock.domain.blocks import BlockPartition
 from penstock.domain.execution import ExecutionOptions
-from penstock.rpc.frames import tensor_header
+from penstock.rpc.frames import announce
 from penstock.rpc.links import FRONTEND, LinkReceiver, LinkSender, LinkServer
 from penstock.shares.base import ShareOrder
 from protos.link_pb2 import FrameHeader, Hop, RunStage, StageReport
@@ -203,8 +203,8 @@ def run(batch: int, rows: np.ndarray, route: list[Hop], **where: int) -> tuple[F
         samples=BATCH if where else len(rows),
         route=route,
         abandon_in_us=10_000_000,
-        tensors=[tensor_header("t0", "FP32", rows.shape, [data])],
     )
+    announce(order.tensors, "t0", "FP32", rows.shape, [data])
     order.stage, order.first, order.count = (where.get(key, 0) for key in _WHERE)
     return FrameHeader(run_stage=order), data
 

@@ -13,7 +13,7 @@ import numpy as np
 from penstock.cuda.memory import DeviceMemory
 from penstock.domain.devices import DeviceBytes, DeviceTensor
 from penstock.domain.tensors import Tensor
-from penstock.rpc.device_frames import headers_of, parts_of
+from penstock.rpc.device_frames import announce_all, parts_of
 from penstock.rpc.device_reader import DeviceDoor
 from penstock.rpc.links import LinkReceiver, LinkSender, LinkServer
 from penstock.rpc.local_offer import DeviceSource
@@ -107,8 +107,8 @@ def in_host(name: str, data: bytes) -> Tensor:
 
 
 async def send(link: LinkSender, number: int, *tensors: Tensor | DeviceTensor) -> None:
-    headers = headers_of(tensors, link.pool)
-    header = FrameHeader(result=BatchResult(batch_id=number, tensors=headers))
+    header = FrameHeader(result=BatchResult(batch_id=number))
+    announce_all(header.result.tensors, tensors, link.pool)
     await link.send(header, parts_of(tensors))
 
 

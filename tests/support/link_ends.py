@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from penstock.rpc.device_reader import DeviceDoor
-from penstock.rpc.frames import tensor_header
+from penstock.rpc.frames import announce
 from penstock.rpc.links import LinkReceiver, LinkServer, Neighbours
 from protos.link_pb2 import BatchResult, FrameHeader, StageReport
 
@@ -75,8 +75,9 @@ async def a_receiver(
 
 def a_result(number: int, data: bytes) -> tuple[FrameHeader, list[bytes]]:
     """Return a frame that carries data, as `send` takes it."""
-    tensor = tensor_header("x", "UINT8", (len(data),), [data])
-    return FrameHeader(result=BatchResult(batch_id=number, tensors=[tensor])), [data]
+    header = FrameHeader(result=BatchResult(batch_id=number))
+    announce(header.result.tensors, "x", "UINT8", (len(data),), [data])
+    return header, [data]
 
 
 def a_report(number: int) -> FrameHeader:

@@ -6,6 +6,7 @@ to be sent. Knows frames, windows and the order they may come in; nothing of gRP
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -102,9 +103,18 @@ class Connection(Generic[Head, Call]):
         """Whether anything is to be sent."""
         return bool(self._outgoing)
 
-    def take_output(self) -> list[bytes | memoryview]:
-        """Return what is to be sent, once."""
-        return self._outgoing.take()
+    @property
+    def output_bytes(self) -> Bytes:
+        """How much that is."""
+        return self._outgoing.output_bytes
+
+    def take_output(self, enough_bytes: Bytes = sys.maxsize) -> list[bytes | memoryview]:
+        """Return what is to be sent, once, in order.
+
+        Args:
+            enough_bytes: when it is so many, what is left is kept for another time.
+        """
+        return self._outgoing.take(enough_bytes)
 
     def send_headers(self, stream: Stream[Call], block: bytes) -> None:
         """Begin an answer."""
@@ -321,7 +331,7 @@ class Connection(Generic[Head, Call]):
         elif identifier == frames.MAX_FRAME_SIZE:
             if not frames.USUAL_FRAME <= value <= frames.LARGEST_FRAME:
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"MAX_FRAME_SIZE of {value}")
-            self._outgoing.frame_bytes = value
+            self._outgoing.limit_frames(value)
         elif identifier == frames.ENABLE_PUSH and value > 1:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"ENABLE_PUSH of {value}")
 

@@ -5,14 +5,18 @@ Knows frames and the peer's windows; nothing of what is received.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import sys
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Generic
 
+from penstock.domain.units import Bytes
 from penstock.rpc.http2 import frames
 from penstock.rpc.http2.frames import ConnectionFault, ErrorCode
 from penstock.rpc.http2.hpack import NO_TABLE
 from penstock.rpc.http2.streams import Call, Stream
+
+_LARGEST_FRAME: Bytes = 1 << 17  # that we send, whatever the peer takes: output is taken by frames
 
 
 class Outgoing(Generic[Call]):
@@ -22,33 +26,47 @@ class Outgoing(Generic[Call]):
         closed: told when a stream's last frame was written.
 
     Attributes:
-        frame_bytes: the largest frame that the peer takes.
         table_resized: whether the peer wants to hear that its header table is left alone.
         queued_bytes: data that waits for the peer to make room.
+        output_bytes: what was not taken of what is to be sent.
     """
 
     def __init__(self, closed: Callable[[Stream[Call]], None]) -> None:
         self._closed = closed
-        self._output: list[bytes | memoryview] = []
+        self._output: deque[bytes | memoryview] = deque()
         # Those that wait for room on the connection and have room of their own, longest first.
         self._blocked: OrderedDict[int, Stream[Call]] = OrderedDict()
         self._room = frames.USUAL_WINDOW
-        self.frame_bytes = frames.USUAL_FRAME
+        self._frame_bytes = frames.USUAL_FRAME
         self.table_resized = False
         self.queued_bytes = 0
+        self.output_bytes = 0
 
     def __bool__(self) -> bool:
         """Return whether anything is to be sent."""
         return bool(self._output)
 
-    def take(self) -> list[bytes | memoryview]:
-        """Return what is to be sent, once."""
-        taken, self._output = self._output, []
+    def take(self, enough_bytes: Bytes = sys.maxsize) -> list[bytes | memoryview]:
+        """Return what is to be sent, once, in order.
+
+        Args:
+            enough_bytes: when it is so many, what is left is kept for another time.
+        """
+        taken: list[bytes | memoryview] = []
+        end_bytes = self.output_bytes - enough_bytes
+        while self._output and self.output_bytes > end_bytes:
+            taken.append(self._output.popleft())
+            self.output_bytes -= len(taken[-1])
         return taken
 
-    def write(self, frame: bytes) -> None:
-        """Send a frame that needs no room."""
+    def limit_frames(self, size: Bytes) -> None:
+        """Send no frame that is larger."""
+        self._frame_bytes = min(size, _LARGEST_FRAME)
+
+    def write(self, frame: bytes | memoryview) -> None:
+        """Send bytes that need no room."""
         self._output.append(frame)
+        self.output_bytes += len(frame)
 
     def begin(self, stream: Stream[Call], block: bytes) -> None:
         """Send the headers of an answer."""
@@ -111,7 +129,7 @@ class Outgoing(Generic[Call]):
             self._close(stream, stream.trailers)
 
     def _room_for(self, stream: Stream[Call]) -> int:
-        return min(stream.send_room, self._room, self.frame_bytes)
+        return min(stream.send_room, self._room, self._frame_bytes)
 
     def _wait(self, stream: Stream[Call]) -> None:
         """Let a stream stand in line, unless no room on the connection would help it."""
@@ -124,13 +142,13 @@ class Outgoing(Generic[Call]):
         size = len(data)
         stream.send_room -= size
         self._room -= size
-        self._output.append(frames.frame_header(size, frames.DATA, 0, stream.number))
-        self._output.append(data)
+        self.write(frames.frame_header(size, frames.DATA, 0, stream.number))
+        self.write(data)
 
     def _close(self, stream: Stream[Call], trailers: bytes) -> None:
         self._write_block(stream, trailers, frames.END_HEADERS | frames.END_STREAM)
         if stream.remote_open:
-            self._output.append(frames.reset_frame(stream.number, ErrorCode.NO_ERROR))
+            self.write(frames.reset_frame(stream.number, ErrorCode.NO_ERROR))
         self._closed(stream)
 
     def _write_block(self, stream: Stream[Call], block: bytes, flags: int) -> None:
@@ -138,4 +156,4 @@ class Outgoing(Generic[Call]):
             self.table_resized = False
             block = NO_TABLE + block
         header = frames.frame_header(len(block), frames.HEADERS, flags, stream.number)
-        self._output.append(header + block)
+        self.write(header + block)

@@ -19,7 +19,7 @@ from penstock.rpc.http2.connection import Connection
 from penstock.rpc.http2.hpack import Header, write_headers
 from penstock.rpc.http2.streams import Stream
 from penstock.rpc.serving.head import CallHead, Metadata
-from penstock.rpc.serving.messages import MessageFault, MessageReader, MessageTooLong, prefixed
+from penstock.rpc.serving.messages import MessageFault, MessageReader, MessageTooLong, prefix
 from penstock.rpc.status import clipped
 
 CallStream: TypeAlias = "Stream[Call]"
@@ -31,6 +31,8 @@ _DONE = write_headers(((b"grpc-status", b"0"),))
 UNREAD = "expected a client that reads its answers, found too many unread"
 _UNQUOTED = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}"  # what can be printed, except %
 
+
+_WORTH_A_FRAME: Bytes = 1 << 16  # to copy so much costs more than a frame for what stands before it
 
 # Some clients fail over a status that comes while they are sending.
 PATIENCE_S = 0.01
@@ -58,7 +60,7 @@ class Session(Protocol):
         ...
 
     def room_for(self, size: Bytes) -> bool:
-        """Count bytes of an answer; return whether so many may wait until the client reads."""
+        """Return whether so many bytes of an answer may wait until the client reads."""
         ...
 
     async def drained(self) -> None:
@@ -152,7 +154,11 @@ class Call:
         if not self._begun:
             self._begun = True
             connection.send_headers(stream, _BEGIN)
-        connection.send(stream, prefixed(message))
+        if len(message) < _WORTH_A_FRAME:
+            connection.send(stream, prefix(message) + message)
+        else:
+            connection.send(stream, prefix(message))
+            connection.send(stream, message)
         self._session.flush_soon()
 
     def finish(self) -> None:

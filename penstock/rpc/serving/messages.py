@@ -37,7 +37,12 @@ class Compressed(bytes):
 
 def prefixed(message: bytes) -> bytes:
     """Return a message as it travels."""
-    return _PREFIX.pack(0, len(message)) + message
+    return prefix(message) + message
+
+
+def prefix(message: bytes) -> bytes:
+    """Return what travels in front of a message."""
+    return _PREFIX.pack(0, len(message))
 
 
 class MessageReader:

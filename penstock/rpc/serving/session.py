@@ -22,6 +22,9 @@ from penstock.rpc.serving.messages import ENCODINGS
 from penstock.rpc.serving.refused import RefusedCall
 
 _HIGH_WATER_BYTES = 1 << 20
+# What a connection may send in one turn of the loop: others want to be heard, too.
+_TURN_BYTES = 1 << 19
+_MUCH_OUTPUT_BYTES = 2 << 20  # a client that asks for more before it was sent is not heard
 # There asyncio's `writelines` never pauses a writer (CVE-2024-12254).
 _WRITES_WITHOUT_PAUSE = (3, 12) <= sys.version_info < (3, 12, 9)
 
@@ -70,9 +73,9 @@ class Session(asyncio.Protocol):
         self.connection: CallConnection = Connection(self, read_head, Limits())
         self._transport: asyncio.Transport | None = None
         self._held_bytes = 0
-        self._said_bytes = 0  # since the transport took what there was to send
         self._left_bytes = 0  # to send, when we last looked
         self._flushing = False
+        self._reading = True
         self._heard = True
         self._full: asyncio.Future[None] | None = None
         self._watch: asyncio.TimerHandle | None = None
@@ -96,16 +99,18 @@ class Session(asyncio.Protocol):
         return self._held_bytes <= self._limits.held_bytes
 
     def room_for(self, size: Bytes) -> bool:
-        """Count bytes of an answer; return whether so many may wait until the client reads."""
-        self._said_bytes += size
-        return self._said_bytes + self.connection.queued_bytes <= self._limits.held_bytes
+        """Return whether so many bytes of an answer may wait until the client reads."""
+        connection = self.connection
+        waiting = connection.queued_bytes + connection.output_bytes + self._in_transport()
+        return size + waiting <= self._limits.held_bytes
 
     async def drained(self) -> None:
         """Return when the transport takes more."""
-        if self._said_bytes > _HIGH_WATER_BYTES:
-            self._flush()
-        while self._full is not None:
-            await asyncio.shield(self._full)
+        while self._full is not None or self.connection.output_bytes > _HIGH_WATER_BYTES:
+            if self._full is not None:
+                await asyncio.shield(self._full)
+            else:
+                await asyncio.sleep(0)  # a part of it leaves in each turn
 
     # What the server wants
 
@@ -135,22 +140,21 @@ class Session(asyncio.Protocol):
         self.connection.receive(data)
         if self.connection.has_output or self.connection.over:
             self.flush_soon()
+            self._read_or_wait()
 
     def pause_writing(self) -> None:
         """Take nothing more from a client that does not read."""
         self._full = self._loop.create_future()
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
+        self._read_or_wait()
 
     def resume_writing(self) -> None:
         """Go on."""
-        self._said_bytes = 0
         self._heard = True  # so to speak: it reads
         full, self._full = self._full, None
         if full is not None:
             full.set_result(None)
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+        self.flush_soon()
+        self._read_or_wait()
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """Give up all calls."""
@@ -165,23 +169,34 @@ class Session(asyncio.Protocol):
         self.resume_writing()
 
     def _flush(self) -> None:
+        """Send as much as is this connection's turn, unless the client does not read."""
         self._flushing = False
-        output = self.connection.take_output()
-        transport = self._transport
+        transport, connection = self._transport, self.connection
         if transport is None or transport.is_closing():
+            connection.take_output()
             return
-        if output:
-            self._write(transport, output)
-        if self.connection.over:
+        if self._full is None and connection.has_output:
+            _write(transport, connection.take_output(_TURN_BYTES))
+        self._read_or_wait()
+        if connection.has_output and self._full is None:
+            self.flush_soon()
+        elif connection.over and not connection.has_output:
             transport.close()
 
-    def _write(self, transport: asyncio.Transport, output: list[bytes | memoryview]) -> None:
-        if _WRITES_WITHOUT_PAUSE:
-            transport.write(b"".join(output))
+    def _read_or_wait(self) -> None:
+        """Read no further while too much waits to be sent: what is asked makes it more."""
+        wanted = self._full is None and self.connection.output_bytes <= _MUCH_OUTPUT_BYTES
+        transport = self._transport
+        if wanted == self._reading or transport is None or transport.is_closing():
+            return
+        self._reading = wanted
+        if wanted:
+            transport.resume_reading()
         else:
-            transport.writelines(output)
-        if self._full is None:
-            self._said_bytes = 0
+            transport.pause_reading()
+
+    def _in_transport(self) -> Bytes:
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def _listen(self) -> None:
         """Ask a silent client whether it is there, and give up one that does not answer."""
@@ -198,7 +213,7 @@ class Session(asyncio.Protocol):
 
     def _note_progress(self) -> None:
         """Take what a client has read for a sign of life: one that reads slowly is not heard."""
-        left = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        left = self._in_transport()
         self._heard = self._heard or left < self._left_bytes
         self._left_bytes = left
 
@@ -244,6 +259,13 @@ class Session(asyncio.Protocol):
         if self.connection.queued_bytes > self._limits.held_bytes:
             return grpc.StatusCode.RESOURCE_EXHAUSTED, UNREAD
         return None
+
+
+def _write(transport: asyncio.Transport, output: list[bytes | memoryview]) -> None:
+    if _WRITES_WITHOUT_PAUSE:
+        transport.write(b"".join(output))
+    else:
+        transport.writelines(output)
 
 
 def _unknown(head: CallHead) -> tuple[grpc.StatusCode, str]:

@@ -18,7 +18,7 @@ from penstock.cuda.calls import BINDINGS
 from penstock.cuda.memory import BLOCK_BYTES, DeviceMemory, DeviceRefused
 from penstock.domain.errors import InvalidInput
 from penstock.rpc.carriers import LinkKind, LinkLost
-from penstock.rpc.device_frames import headers_of, withdraw
+from penstock.rpc.device_frames import announce_all, withdraw
 from penstock.rpc.device_pool import DevicePool
 from penstock.rpc.links import LinkFull, LinkSender
 from protos.link_pb2 import BatchResult, DeviceRegion, FrameHeader, TensorHeader
@@ -148,11 +148,12 @@ async def test_a_receiver_that_lets_nothing_go_bounds_its_sender(
         tensor = on_device(link, "x", b"small")
         assert tensor is not None
         assert link.held_bytes >= 4 * size
-        headers = headers_of([tensor], link.pool)
+        result = BatchResult()
+        announce_all(result.tensors, [tensor], link.pool)
         with pytest.raises(LinkFull):
-            link.send_nowait(FrameHeader(result=BatchResult(tensors=headers)))
+            link.send_nowait(FrameHeader(result=result))
         held = link.held_bytes
-        withdraw(headers, link.pool)
+        withdraw(result.tensors, link.pool)
         assert link.held_bytes < held
         del tensor
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from penstock.domain.errors import InvalidInput
 from penstock.domain.tensors import DATATYPE_BYTES, Tensor, byte_size
-from penstock.rpc.frames import announced, pack, tensor_header, tensors_of, unpack
+from penstock.rpc.frames import announce, announced, pack, tensors_of, unpack
 from protos.link_pb2 import BatchResult, FrameHeader, Hello, RunStage, TensorHeader
 
 shapes = st.lists(st.integers(0, 4), max_size=3).map(tuple)
@@ -29,10 +29,10 @@ def tensors(draw: st.DrawFn) -> Tensor:
 
 
 def a_result(*given_tensors: Tensor) -> FrameHeader:
-    headers = [
-        tensor_header(each.name, each.datatype, each.shape, [each.data]) for each in given_tensors
-    ]
-    return FrameHeader(result=BatchResult(batch_id=7, tensors=headers))
+    header = FrameHeader(result=BatchResult(batch_id=7))
+    for each in given_tensors:
+        announce(header.result.tensors, each.name, each.datatype, each.shape, [each.data])
+    return header
 
 
 @given(st.lists(tensors(), max_size=4))
@@ -77,8 +77,13 @@ def test_a_damaged_frame_is_a_frame_or_one_clear_error(
     damaged = bytes(frame[: data.draw(st.integers(0, len(frame)))])
     with suppress(InvalidInput):
         header, views = unpack(damaged)
-        for head, view in zip(announced(header), views, strict=True):
-            assert len(view) == math.prod(head.shape) * DATATYPE_BYTES[head.datatype]
+        for tensor in tensors_of(announced(header), views):
+            assert tensor.size == math.prod(tensor.shape) * DATATYPE_BYTES[tensor.datatype]
+
+
+def read(frame: bytes) -> None:
+    header, views = unpack(frame)
+    tensors_of(announced(header), views)
 
 
 def framed(header: FrameHeader, rest: bytes = b"") -> bytes:
@@ -104,11 +109,15 @@ def a_stage(**fields: object) -> FrameHeader:
         (framed(a_stage(shape=[-1]), bytes(8)), "tensor 'x': expected a shape without negative"),
         (framed(a_stage(shape=[1 << 62, 1 << 62]), bytes(8)), "tensor 'x': expected 85070591"),
         (framed(a_stage(datatype="BYTES"), bytes(8)), "expected a datatype of fixed width"),
-        (framed(a_stage(byte_size=(1 << 64) - 1), bytes(8)), "found 18446744073709551615 bytes"),
+        (framed(a_stage(byte_size=(1 << 64) - 1), bytes(8)), "expected 18446744073709551615 bytes"),
+        (
+            framed(a_stage(byte_size=4), bytes(4)),
+            "tensor 'x': expected 8 bytes for FP32 [2]",
+        ),
     ],
 )
 def test_hostile_frames_are_told_in_one_line(frame: bytes, message: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        unpack(frame)
+        read(frame)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)

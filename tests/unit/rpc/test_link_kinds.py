@@ -196,7 +196,8 @@ async def test_a_newer_link_of_the_same_sender_takes_over(kind: LinkKind) -> Non
 
 async def test_frames_that_lie_end_a_link_inside_a_process() -> None:
     async with a_link(LinkKind.SAME_PROCESS) as (link, received):
-        lie = FrameHeader(result=BatchResult(tensors=[TensorHeader(datatype="FP32", shape=[1])]))
+        tensor = TensorHeader(datatype="FP32", shape=[1], byte_size=4)
+        lie = FrameHeader(result=BatchResult(tensors=[tensor]))
         link.send_nowait(lie)
         assert "expected 4 bytes" in await asyncio.wait_for(link.closed, 5)
         await received.until(lambda: bool(received.lost))

@@ -14,7 +14,7 @@ import pytest_asyncio
 from penstock.aio.clock import MonotonicClock
 from penstock.domain.execution import Computation
 from penstock.domain.tensors import Tensor
-from penstock.rpc.frames import tensor_header
+from penstock.rpc.frames import announce
 from penstock.rpc.links import LinkReceiver, LinkSender, LinkServer
 from protos.link_pb2 import CancelBatch, FrameHeader, Hop, Reply, RunStage, StageReport
 from tests.unit.worker.overlapping import Device
@@ -98,8 +98,8 @@ class World:
             stage=stage,
             route=route,
             abandon_in_us=abandon_in_us,
-            tensors=[tensor_header(tensor.name, tensor.datatype, tensor.shape, [tensor.data])],
         )
+        announce(run.tensors, tensor.name, tensor.datatype, tensor.shape, [tensor.data])
         header = FrameHeader(run_stage=run)
         self.performer.on_frame("frontend", header, [memoryview(bytes(samples))])
 
@@ -122,11 +122,11 @@ class World:
             stage=place,
             route=route,
             abandon_in_us=abandon_in_us,
-            tensors=[tensor_header("x", "UINT8", (count,), [data])],
             first=first,
             count=count,
             replies=replies,
         )
+        announce(run.tensors, "x", "UINT8", (count,), [data])
         self.performer.on_frame("before", FrameHeader(run_stage=run), [memoryview(data)])
 
     def hop(self, stage: int, first: int, count: int, *, mine: bool = False) -> Hop:
@@ -341,7 +341,7 @@ async def test_rows_that_do_not_fit_together_fail_the_part(world: World) -> None
     world.arrive_rows(0, 2, route=route)
     run = RunStage(batch_id=0, samples=4, stage=1, route=route, first=2, count=2)
     run.abandon_in_us = 10_000_000
-    run.tensors.append(tensor_header("y", "UINT8", (2,), [bytes(2)]))
+    announce(run.tensors, "y", "UINT8", (2,), [bytes(2)])
     world.performer.on_frame("before", FrameHeader(run_stage=run), [memoryview(bytes(2))])
     report = await world.frontend.next_report()
     assert (report.outcome, report.retriable) == (StageReport.FAILED, False)

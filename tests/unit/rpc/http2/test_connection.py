@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from penstock.rpc.http2 import frames
 from penstock.rpc.http2.connection import Limits
@@ -25,6 +27,7 @@ from tests.support.http2_ends import (
     window_update,
 )
 
+MIB = 1 << 20
 SMALL = Limits(
     streams=4,
     stream_window_bytes=1 << 16,
@@ -372,6 +375,33 @@ def test_frames_are_as_large_as_the_peer_takes_them() -> None:
     end.answers(settings((frames.MAX_FRAME_SIZE, 20_000)))
     end.connection.send(end.got[1].stream, bytes(20_000))
     assert [len(each.payload) for each in end.answers()] == [20_000]
+
+
+def test_no_frame_is_so_large_that_others_would_wait_for_it() -> None:
+    end = a_greeted()
+    room = (frames.INITIAL_WINDOW_SIZE, MIB), (frames.MAX_FRAME_SIZE, MIB)
+    end.answers(settings(*room), window_update(0, MIB), a_request(flags=WHOLE))
+    end.connection.send(end.got[1].stream, bytes(300_000))
+    assert [len(each.payload) for each in end.answers()] == [131_072, 131_072, 300_000 - 262_144]
+
+
+@given(st.integers(1, 200_000))
+def test_output_may_be_taken_in_parts(enough_bytes: int) -> None:
+    end = a_greeted()
+    end.answers(settings((frames.INITIAL_WINDOW_SIZE, MIB)), window_update(0, MIB))
+    end.answers(a_request(flags=WHOLE))
+    end.connection.send(end.got[1].stream, bytes(100_000))
+    end.connection.finish(end.got[1].stream, LAST)
+    parts = []
+    while end.connection.has_output:
+        before = end.connection.output_bytes
+        parts.append(b"".join(end.connection.take_output(enough_bytes)))
+        assert len(parts[-1]) == before - end.connection.output_bytes
+        assert 0 < len(parts[-1]) < enough_bytes + frames.USUAL_FRAME
+    assert end.connection.output_bytes == 0
+    sent = list(split(b"".join(parts)))
+    assert sum(len(each.payload) for each in only(sent, frames.DATA)) == 100_000
+    assert sent[-1].flags == WHOLE
 
 
 @pytest.mark.parametrize(("more", "code"), [(0, 1), (0x7FFFFFFF, 3)])
