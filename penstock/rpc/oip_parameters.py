@@ -17,7 +17,7 @@ SOURCE = "ModelInferRequest"
 LARGEST_TIMEOUT_US = 2**53
 
 _LARGEST_REGION = 2**53
-_SHOWN_CHARACTERS = 80
+_SHOWN_BYTES = 80
 
 # Parameters of an input or a requested output that lies in shared memory.
 REGION = "shared_memory_region"
@@ -81,7 +81,7 @@ def shown(parameter: pb.InferParameter) -> str:
 
 def listed(names: Iterable[str]) -> str:
     """Return names with commas, not too many."""
-    return clipped(", ".join(names), 4 * _SHOWN_CHARACTERS)
+    return clipped(", ".join(names), 4 * _SHOWN_BYTES)
 
 
 def quoted(value: object) -> str:
@@ -91,4 +91,4 @@ def quoted(value: object) -> str:
 
 def cut(text: str) -> str:
     """Return text that a client sent, not too much of it."""
-    return clipped(text, _SHOWN_CHARACTERS)
+    return clipped(text, _SHOWN_BYTES)

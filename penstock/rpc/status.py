@@ -12,6 +12,7 @@ import grpc
 
 from penstock.domain.errors import InvalidInput, PenstockError, UnknownName
 from penstock.domain.requests import DropReason
+from penstock.domain.units import Bytes
 
 DROP_STATUS: Mapping[DropReason, grpc.StatusCode] = MappingProxyType(
     {
@@ -34,8 +35,9 @@ _DROP_WORDS: Mapping[DropReason, str] = MappingProxyType(
 )
 
 # Status details travel as HTTP/2 metadata, which peers limit to 8 KiB altogether; percent
-# encoding may triple them.
-_LONGEST_DETAILS = 1000
+# encoding may triple their bytes.
+_LONGEST_DETAILS: Bytes = 1000
+_CUT = "…"
 
 
 def error_status(error: PenstockError) -> grpc.StatusCode:
@@ -53,6 +55,10 @@ def drop_details(reason: DropReason, detail: str) -> str:
     return clipped(f"{words}: {detail}" if detail else words)
 
 
-def clipped(details: str, limit: int = _LONGEST_DETAILS) -> str:
-    """Return the text, cut to what fits a status message."""
-    return details if len(details) <= limit else details[: limit - 1] + "…"
+def clipped(details: str, limit_bytes: Bytes = _LONGEST_DETAILS) -> str:
+    """Return the text, cut to what fits a status message; what is no text in it is replaced."""
+    encoded = details.encode("utf-8", "replace")
+    if len(encoded) > limit_bytes:
+        encoded = encoded[: limit_bytes - len(_CUT.encode())]
+        return encoded.decode("utf-8", "ignore") + _CUT
+    return encoded.decode()

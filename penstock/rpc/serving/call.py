@@ -205,4 +205,4 @@ def fault_status(fault: MessageFault) -> grpc.StatusCode:
 
 
 def _quoted(details: str) -> bytes:
-    return quote_from_bytes(clipped(details).encode("utf-8", "replace"), _UNQUOTED).encode()
+    return quote_from_bytes(clipped(details).encode(), _UNQUOTED).encode()

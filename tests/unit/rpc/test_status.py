@@ -30,5 +30,8 @@ def test_errors_by_whose_fault_they_are(error: PenstockError, code: grpc.StatusC
 
 def test_details_are_cut_to_what_a_trailer_holds() -> None:
     assert clipped("short") == "short"
-    assert len(clipped("long" * 10_000)) == 1_000
-    assert clipped("abcdef", 4) == "abc…"
+    assert len(clipped("long" * 10_000).encode()) == 1_000
+    assert clipped("abcdef", 5) == "ab…"
+    assert clipped("abcde", 5) == "abcde"
+    assert clipped("a€€", 6) == "a…"  # a character is kept whole or not at all
+    assert clipped("\ud800") == "?"

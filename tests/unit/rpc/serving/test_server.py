@@ -227,7 +227,8 @@ async def test_what_is_not_served(channel: grpc.aio.Channel) -> None:
 async def test_a_long_name_that_is_not_served(own_channel: grpc.aio.Channel) -> None:
     code, details = await refusal(own_channel, "€" * 2000)
     assert code == Code.UNIMPLEMENTED
-    assert len(details) <= 1000
+    # Three times as much on its way; above 8 KiB gRPC's client gives some answers up, by chance.
+    assert len(details.encode()) <= 1000
 
 
 @pytest.mark.parametrize("method", ["Unary", "Collect"])
