@@ -91,5 +91,6 @@ class ModelWaste:
         self.sure = cheapest.finished and bool(cheapest.instances)
         self.instances = cheapest.instances
         refuted = cheapest.finished and not self.sure
-        self.least = self.most if refuted else max(before, cheapest.wasted)
+        # What was proven is of what wastes no more than `most`: it says nothing beyond that.
+        self.least = self.most if refuted else max(before, min(cheapest.wasted, self.most))
         return self.least - before

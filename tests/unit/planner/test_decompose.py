@@ -12,6 +12,7 @@ from planner.decompose import TargetSearch
 from planner.enumeration import enumerate_paths
 from planner.formulation import Problem, formulate
 from planner.inputs import gather_inputs
+from planner.least_waste import Cheapest, ModelWaste
 from planner.paths import PathTable
 from planner.relaxation import relax
 from planner.search import estimate_rates
@@ -51,6 +52,16 @@ def outright(task: Task, tables: Sequence[PathTable]) -> float:
     answer = run(Job(program=formulate(Problem(task=task, paths=tuple(paths))).program), settings())
     assert answer.finished
     return answer.value
+
+
+def test_what_is_proven_of_little_waste_says_nothing_of_more() -> None:
+    task, (table,) = posed("general", 1, 0)
+    prices, lost = np.ones(len(task.gpu_classes)), np.zeros(len(table))
+    model = ModelWaste(table, prices, lost, worth=0.1, samples_rps=1.0)
+    model.look(0.25)
+    assert model.learn(Cheapest({}, 0.5, finished=False)) == 0.25
+    assert model.hard
+    assert not model.sure
 
 
 @pytest.mark.parametrize("mode", ["general", "compat"])
