@@ -133,8 +133,8 @@ def compared(
 
     # PPipe's study begins at what its plan promises; ours may promise more.
     own = None if ours is None else submitted(ours, asked.trials, 1.0 if planning is None else None)
-    same = own is not None and ours == yardstick and plain == asked.trials
-    standard = own if own is not None and same else submitted(yardstick, plain, 1.0)
+    same = ours == yardstick and plain == asked.trials
+    standard = own if own and same else submitted(yardstick, plain, 1.0)
     beyond = None if planning is None else submitted(yardstick, plain, None)
     line = nothing(base) if own is None else own.line()
     baseline = standard.line()

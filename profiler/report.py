@@ -76,9 +76,10 @@ def show_profiles(written: Sequence[LatencyProfile], root: Path, *, as_json: boo
             )
     show(table)
     for each in written:
-        if each.provenance.computed is not None:
-            show(f"{each.gpu_class}: computed as {_computed(each)}")
-            if each.provenance.computed.not_compiled:
+        computed = each.provenance.computed
+        if computed is not None:
+            show(f"{each.gpu_class}: computed as {computed.words}")
+            if computed.not_compiled:
                 show(each.provenance.note)
 
 

@@ -63,7 +63,7 @@ class Inlet:
         if self.ended.done():
             return
         on_frame: OnFrame | None = self._on_frame
-        # One on a device has no bytes here; to ask each tensor costs as much as all else together.
+        # One on a device has no bytes here: frames without such tensors are spared the question.
         if not all(tensors) and on_devices(header):
             on_frame = self.on_device
         if on_frame is None:

@@ -159,7 +159,7 @@ class Connection(Generic[Head, Call]):
         for stream in self.open_streams:
             self._forget(stream)
         self._begun = (None, False)
-        self._outgoing.take()
+        self.take_output()
         self._cutter.forget()
 
     def _forget(self, stream: Stream[Call]) -> None:

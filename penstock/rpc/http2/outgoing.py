@@ -5,7 +5,6 @@ Knows frames and the peer's windows; nothing of what is received.
 
 from __future__ import annotations
 
-import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Generic
@@ -46,7 +45,7 @@ class Outgoing(Generic[Call]):
         """Return whether anything is to be sent."""
         return bool(self._output)
 
-    def take(self, enough_bytes: Bytes = sys.maxsize) -> list[bytes | memoryview]:
+    def take(self, enough_bytes: Bytes) -> list[bytes | memoryview]:
         """Return what is to be sent, once, in order.
 
         Args:

@@ -19,7 +19,13 @@ from penstock.rpc.http2.connection import Connection
 from penstock.rpc.http2.hpack import Header, write_headers
 from penstock.rpc.http2.streams import Stream
 from penstock.rpc.serving.head import CallHead, Metadata
-from penstock.rpc.serving.messages import MessageFault, MessageReader, MessageTooLong, prefix
+from penstock.rpc.serving.messages import (
+    MessageFault,
+    MessageReader,
+    MessageTooLong,
+    prefix,
+    prefixed,
+)
 from penstock.rpc.status import clipped
 
 CallStream: TypeAlias = "Stream[Call]"
@@ -30,8 +36,6 @@ _BEGIN = write_headers(((b":status", b"200"), _TYPE))
 _DONE = write_headers(((b"grpc-status", b"0"),))
 UNREAD = "expected a client that reads its answers, found too many unread"
 _UNQUOTED = " !\"#$&'()*+,/:;<=>?@[\\]^`{|}"  # what can be printed, except %
-
-
 _WORTH_A_FRAME: Bytes = 1 << 16  # to copy so much costs more than a frame for what stands before it
 
 # Some clients fail over a status that comes while they are sending.
@@ -155,7 +159,7 @@ class Call:
             self._begun = True
             connection.send_headers(stream, _BEGIN)
         if len(message) < _WORTH_A_FRAME:
-            connection.send(stream, prefix(message) + message)
+            connection.send(stream, prefixed(message))
         else:
             connection.send(stream, prefix(message))
             connection.send(stream, message)
