@@ -12,53 +12,50 @@ That little is what all may waste.
 * If models waste more at the least than all may, z is out of reach: a Lagrangian bound that knows
   what whole instances cost each model, where the relaxation rounds nothing.
 * If the GPUs of the cheapest answers fit together, z is reached.
+* Else models have little room beside what each must waste. Where classes are few, so are the ways
+  to divide the fleet that leave each model what it needs, and they decide (`planner.dividing`).
 * Else some class is overdrawn. At a higher price of it there may be no room for waste
   (`planner.tilting`).
-* Else models have little room beside what each must waste. One program for all of them, over the
-  few paths that lose no more, tells whether they fit together.
+* Else one program for all models, over the few paths that lose no more, tells whether they fit
+  together.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.domain.cluster import ServedModel
-from planner.candidates import CandidatePool
+from planner.dividing import Division, Known, ways_to_take
 from planner.least_waste import Cheapest, Market, ModelWaste
 from planner.paths import Floats, Ints, PathTable
 from planner.relaxation import Relaxation
-from planner.solution import Instances, gpus_used
-from planner.solve import Job, SolverSettings, run
+from planner.solution import Instances
+from planner.solve import SolverSettings
 from planner.sought import Task
 from planner.tilting import tilted
-from planner.wasting import Terms, WasteProgram
+from planner.waste_solver import Effort, WasteSolver
 
 _STEPS = 8  # from no waste to all that there may be
 _MARKETS = 4  # prices that a target is looked at with
+_FEW_CLASSES = 2  # the fleet is divided among models where there are no more,
+_WAYS = 4_000  # and no more ways for each to take units,
+_MANY = 120  # paths: what a model of more wastes need not be known then
+_OTHER_PRICES = (0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.05, 1.1, 1.2, 1.4, 1.7, 2, 3, 5, 10)
 _ROOM = 1e-7  # of the fleet's worth: shares are compared with this tolerance,
 _HAIR = 1e-12  # and what is left of it after rounding with this one
 
-
-@dataclass(frozen=True, slots=True)
-class _Effort:
-    """How exactly a program is solved, and for how long: nodes of its tree; None: any number."""
-
-    relative_gap: float
-    nodes: int | None
-
-
 # Of one of many models: waste is a hundredth of its cost. What is known when the nodes are used up
-# will do at other prices.
-_EACH = _Effort(relative_gap=1e-4, nodes=4_000)
+# will do; where the fleet is divided then, a little is enough.
+_EACH, _ROUGHLY = Effort(relative_gap=1e-4, nodes=4_000), Effort(relative_gap=1e-4, nodes=200)
 # Where what counts is whether there is an answer, any will do.
-_LONE = _Effort(relative_gap=2e-2, nodes=None)
-_JOINT = _Effort(relative_gap=2e-2, nodes=20_000)  # other targets may be easier
+_LONE = Effort(relative_gap=2e-2, nodes=None)
+_WAY = Effort(relative_gap=2e-2, nodes=5_000)
+_JOINT = Effort(relative_gap=2e-2, nodes=20_000)  # other targets may be easier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +85,7 @@ class TargetSearch:
 
     Attributes:
         near: (rows of each model's table) the paths that mattered to the last target.
-        found: pools that any answer used.
+        solver: of programs; `found` are the pools that any answer used.
     """
 
     def __init__(
@@ -100,38 +97,30 @@ class TargetSearch:
         settings: SolverSettings,
     ) -> None:
         self._task, self._tables, self._closed = task, tables, closed
-        self._settings = settings
-        self._names = [each.name for each in task.gpu_classes]
-        self._count = np.array([float(task.limits.count[name]) for name in self._names])
-        self._per_gpu = {name: self._units_per_gpu(at) for at, name in enumerate(self._names)}
-        price = np.array([relaxation.price[name] for name in self._names])
+        self.solver = WasteSolver(task, tables, settings)
+        count = self.solver.count
+        price = np.array([relaxation.price[each.name] for each in task.gpu_classes])
         # A class that is not scarce still costs a little, so that answers do not waste it.
-        least = 1e-4 * float(price @ self._count) / max(1.0, float(self._count.sum()))
+        least = 1e-4 * float(price @ count) / max(1.0, float(count.sum()))
         priced = np.maximum(price, least)
-        self._market = self._priced(priced / float(priced @ self._count))
+        self._market = self._priced(priced / float(priced @ count))
+        self._few_classes = 1 < len(count) <= _FEW_CLASSES
+        self._known = [Known() for _ in tables]
         self.near: list[Ints] = [np.arange(0) for _ in tables]
-        self.found: Counter[CandidatePool] = Counter()
 
     def _priced(self, prices: Floats) -> Market:
         """Return what paths cost where GPUs do; the fleet is worth 1."""
-        cost = [
-            np.where(out, np.inf, table.use @ prices)
-            for table, out in zip(self._tables, self._closed, strict=True)
-        ]
+        cost = [self._costs(at, prices) for at in range(len(self._tables))]
         return Market(
             prices=prices,
             worth=[float(each.min()) for each in cost],
             lost=[each - each.min() for each in cost],
-            terms=Terms(
-                price=dict(zip(self._names, prices.tolist(), strict=True)), per_gpu=self._per_gpu
-            ),
+            terms=self.solver.terms(prices),
         )
 
-    def _units_per_gpu(self, gpu_class: int) -> int:
-        """Return the parts a GPU of the class is counted in: models may share one, or not."""
-        if self._task.packing == "per-stage":
-            return 1
-        return math.lcm(*(table.denominator(gpu_class) for table in self._tables))
+    def _costs(self, model: int, prices: Floats) -> Floats:
+        """Return what a sample/s costs on each path of a model; infinite: not to be used."""
+        return np.where(self._closed[model], np.inf, self._tables[model].use @ prices)
 
     def decide(self, target: float) -> Verdict:
         """Decide whether every model can have `target` times its weight."""
@@ -144,14 +133,18 @@ class TargetSearch:
                 return Verdict(refuted=True, shares=1 - room)
             if best is None or room < best[2]:
                 best = market, models, room
-            if not all(each.instances for each in models):
-                break
+            answered = all(each.instances for each in models)
             instances = {pool: n for each in models for pool, n in each.instances.items()}
-            if self._fits(instances):
+            if answered and self.solver.fits(instances):
                 return Verdict(reached=instances, shares=1 - room)
+            divided = self._divided(market, models, room)
+            if divided is not None:
+                return divided
+            if not answered:
+                break
             for own, each in zip(taken, models, strict=True):
-                own.append(self._gpus(each.instances))
-            prices = tilted(self._market.prices, self._count, taken)
+                own.append(self.solver.gpus(each.instances))
+            prices = tilted(self._market.prices, self.solver.count, taken)
             if prices is None:
                 break
             market = self._priced(prices)
@@ -165,16 +158,67 @@ class TargetSearch:
         models = self._models(target, market)
         room = _room(models)
         step = room / _STEPS if len(models) > 1 else room  # a single one has all of it anyhow
+        effort, many = self._effort
         while room > _HAIR:
             unsure = [each for each in models if not each.sure and not each.hard]
-            if not unsure:
-                break
             for each in unsure:
                 each.look(min(step, room))
-            easiest = min(unsure, key=lambda each: len(each.rows))
-            effort = _EACH if len(models) > 1 else _LONE
-            room -= easiest.learn(self._solve([easiest], easiest.most, market, effort))
+            easiest = min(unsure, key=lambda each: len(each.rows), default=None)
+            if easiest is None or len(easiest.rows) > many:
+                break
+            room -= easiest.learn(self.solver.solve([easiest], easiest.most, market, effort))
         return models, room
+
+    @property
+    def _effort(self) -> tuple[Effort, float]:
+        """Return how exactly to look at each model, and how many paths it may have."""
+        if len(self._tables) == 1:
+            return _LONE, math.inf
+        return (_ROUGHLY, _MANY) if self._few_classes else (_EACH, math.inf)
+
+    def _divided(self, market: Market, models: Sequence[ModelWaste], room: float) -> Verdict | None:
+        """Decide by the ways to divide the fleet; None if there are too many."""
+        if len(models) == 1 or not self._few_classes:
+            return None  # a single one has all of the fleet
+        ways = [self._ways(at, market, each, room) for at, each in enumerate(models)]
+        few = [each for each in ways if each is not None]
+        if len(few) < len(models):
+            return None
+
+        def ask(at: int, way: Ints) -> Cheapest:
+            model, known = models[at], self._known[at]
+            answer = known.recall(model.samples_rps, way)
+            if answer is None:
+                answer = self.solver.within(model, way, market, _WAY)
+                known.learn(model.samples_rps, way, answer)
+            return answer
+
+        units = self.solver.count.astype(int) * self.solver.per_gpu
+        order = sorted(range(len(models)), key=lambda at: len(models[at].rows))
+        divided = Division(units, few, ask).decide(order)
+        if divided.refuted:
+            return Verdict(refuted=True, shares=1 - room)
+        fits = self.solver.fits(divided.instances)
+        return Verdict(reached=divided.instances if fits else None, shares=1 - room)
+
+    def _ways(self, at: int, market: Market, model: ModelWaste, room: float) -> Ints | None:
+        """Return the units of each class that a model may take; None if there are too many ways.
+
+        Those that cannot pay for it at other prices are not among them.
+        """
+        per_gpu = self.solver.per_gpu
+        units = self.solver.count.astype(int) * per_gpu
+        least = model.perfect + model.least
+        ways = ways_to_take(market.prices / per_gpu, units, least, least + room, _WAYS)
+        if ways is None:
+            return None
+        for factor in _OTHER_PRICES:
+            for gpu_class in range(len(per_gpu)):
+                prices = market.prices.copy()
+                prices[gpu_class] *= factor
+                needed = float(self._costs(at, prices).min()) * model.samples_rps
+                ways = ways[ways @ (prices / per_gpu) >= needed * (1 - _ROOM)]
+        return ways
 
     def _together(self, market: Market, models: Sequence[ModelWaste], room: float) -> Verdict:
         """Decide whether models fit together that may waste so much more than each must."""
@@ -182,10 +226,10 @@ class TargetSearch:
             each.look(room)
         self.near = [each.rows for each in models]
         most = room + sum(each.least for each in models)
-        answer = self._solve(models, most, market, _JOINT)
+        answer = self.solver.solve(models, most, market, _JOINT)
         if answer.finished and not answer.instances:
             return Verdict(refuted=True, shares=1 - room)
-        fits = self._fits(answer.instances)
+        fits = self.solver.fits(answer.instances)
         return Verdict(reached=answer.instances if fits else None, shares=1 - room)
 
     def size(self, target: float) -> int:
@@ -204,43 +248,6 @@ class TargetSearch:
             )
         ]
 
-    def _gpus(self, instances: Instances) -> Floats:
-        """Return the GPUs of each class that instances pay for."""
-        if self._task.packing == "per-stage":
-            used = gpus_used(self._task, instances)
-            return np.array([float(used[name]) for name in self._names])
-        at = {name: number for number, name in enumerate(self._names)}
-        paid = np.zeros(len(at))
-        for pool, n in instances.items():
-            paid[at[pool.gpu_class.name]] += n / pool.m
-        return paid
-
-    def _solve(
-        self, models: Sequence[ModelWaste], most: float, market: Market, effort: _Effort
-    ) -> Cheapest:
-        """Return the cheapest instances of some models, each over the paths last looked at."""
-        if not all(len(each.rows) for each in models):
-            return Cheapest({}, math.inf, finished=True)
-        demands = [each.demand() for each in models]
-        program = WasteProgram(self._task, market.terms, demands, most)
-        settings = replace(self._settings, relative_gap=effort.relative_gap)
-        answer = run(Job(program=program.program, node_limit=effort.nodes), settings)
-        if answer.interrupted:
-            raise KeyboardInterrupt
-        rounded = {pool: round(answer.values[n]) for pool, n in program.n.items() if answer.values}
-        instances = {pool: n for pool, n in rounded.items() if n > 0}
-        self.found.update(instances)
-        perfect = sum(each.worth * each.samples_rps for each in models)
-        return Cheapest(
-            instances, answer.bound / market.terms.scale - perfect, finished=answer.finished
-        )
-
-    def _fits(self, instances: Instances) -> bool:
-        """Tell whether there are instances, and GPUs for them: parts of GPUs may leave holes."""
-        used = gpus_used(self._task, instances)
-        count = self._task.limits.count
-        return bool(instances) and all(used[name] <= count[name] for name in used)
-
 
 def _samples_rps(model: ServedModel, target: float) -> float:
     return max(model.weight * target, model.rate_rps or 0.0)
@@ -248,4 +255,4 @@ def _samples_rps(model: ServedModel, target: float) -> float:
 
 def _room(models: Sequence[ModelWaste]) -> float:
     """Return what all models together may waste."""
-    return 1 + _ROOM - sum(each.worth * each.samples_rps for each in models)
+    return 1 + _ROOM - sum(each.perfect for each in models)

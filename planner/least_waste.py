@@ -68,6 +68,11 @@ class ModelWaste:
         self.instances: Instances = {}
         self.sure = self.hard = False
 
+    @property
+    def perfect(self) -> float:
+        """What it costs with nothing wasted."""
+        return self.worth * self.samples_rps
+
     def look(self, more: float) -> None:
         """Look at the model where it may waste so much more than it must."""
         if self.most != self.least + more:

@@ -75,7 +75,14 @@ class WasteProgram:
         n: instances.
     """
 
-    def __init__(self, task: Task, terms: Terms, demands: Sequence[Demand], most: float) -> None:
+    def __init__(
+        self,
+        task: Task,
+        terms: Terms,
+        demands: Sequence[Demand],
+        most: float,
+        units: Mapping[GpuClassName, int] | None = None,
+    ) -> None:
         """Set it up.
 
         Args:
@@ -83,12 +90,16 @@ class WasteProgram:
             terms: how they are counted, and what they cost.
             demands: of each model.
             most: that all may waste together.
+            units: of each class that may be taken; None: all there are.
         """
         self.program = mathopt.Model(name="waste")
         self.n: dict[CandidatePool, Variable] = {}
         self._task, self._terms = task, terms
         self._wasted = self.program.add_linear_constraint(ub=most * terms.scale)
-        self._units = {name: self._add_units(name) for name in terms.price}
+        self._units = {
+            name: self.program.add_linear_constraint(ub=float(count))
+            for name, count in (units or self._all_units()).items()
+        }
         self.program.objective.is_maximize = False
         self.program.objective.offset = terms.scale * sum(
             each.worth * each.samples_rps for each in demands
@@ -98,10 +109,9 @@ class WasteProgram:
         if task.exclusive:
             add_exclusion(self.program, task, self.n)
 
-    def _add_units(self, name: GpuClassName) -> mathopt.LinearConstraint:
-        """Return the row that holds a class's units to the GPUs there are."""
-        count = self._task.limits.count[name] * self._terms.per_gpu[name]
-        return self.program.add_linear_constraint(ub=float(count))
+    def _all_units(self) -> dict[GpuClassName, int]:
+        count = self._task.limits.count
+        return {name: count[name] * per_gpu for name, per_gpu in self._terms.per_gpu.items()}
 
     def charge(self, variable: Variable, cost: float) -> None:
         """Count what a variable wastes."""
