@@ -15,13 +15,11 @@ import numpy as np
 from penstock.domain.cluster import Cluster
 from planner.enumeration import enumerate_paths
 from planner.fixing import surviving
-from planner.formulation import formulate
 from planner.inputs import Profiles, gather_inputs
 from planner.planning import solver_settings
 from planner.programs import problem_of
 from planner.relaxation import relax
-from planner.replan import Running, charge_lost, kept_instances
-from planner.solution import hold_value
+from planner.replan import Running, kept_instances, least_lost
 from planner.solve import Job, run
 from planner.sought import task_of
 
@@ -66,11 +64,7 @@ def most_kept(
     room = abs(relaxation.bound - value)
     near = [surviving(table, own, prices, room) for table, own in zip(tables, costs, strict=True)]
     total = sum(running.values())
-    formulation = formulate(problem_of(task, tables, near))
-    hold_value(formulation, task, value)
-    formulation.program.objective.clear()
-    formulation.program.objective.is_maximize = False
-    charge_lost(formulation, running, 1.0)
+    formulation = least_lost(problem_of(task, tables, near), running, value, 1.0)
     settings = solver_settings(cluster.options, "highs", time.perf_counter() + seconds)
     answer = run(Job(program=formulation.program), settings)
     # A stage that no such path has is lost for certain, and the program does not know it.

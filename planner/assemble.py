@@ -88,7 +88,6 @@ class Assembler:
         self,
         target: float,
         settings: SolverSettings,
-        more: Sequence[Sequence[Bundle]] = (),
         *,
         sharing: bool = False,
     ) -> Assembled | None:
@@ -99,12 +98,9 @@ class Assembler:
         Args:
             target: times every weight; of no account where rates are given.
             settings: solver and deadline.
-            more: bundles of each model that carry it, beside those that are looked for.
             sharing: look for bundles whose paths share pools, too; they waste less.
         """
         found = self._gathered(target, settings)
-        for known, others in zip(found, more, strict=False):
-            known.update((each.units, each) for each in others)
         lots = self._with_sharing(found, target, settings) if sharing else iter([found])
         for lot in lots:
             if not all(lot) or settings.left_s <= 0:

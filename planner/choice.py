@@ -97,6 +97,12 @@ class Choice:
             for count, variable in zip(own, variables, strict=True):
                 program.objective.set_linear_coefficient(variable, float(count))
 
+    def charge(self, kept: Sequence[Sequence[int]], worth: float) -> None:
+        """Take so much off the cost for every instance that is kept."""
+        for own, variables in zip(kept, self._taken, strict=True):
+            for count, variable in zip(own, variables, strict=True):
+                self._program.objective.set_linear_coefficient(variable, -worth * count)
+
     def prices(self) -> Floats:
         """Return what a unit of each class is worth to bundles that need not be whole."""
         duals = mathopt.solve(self._program, mathopt.SolverType.GLOP).dual_values()

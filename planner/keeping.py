@@ -18,13 +18,24 @@ _KEEPING_PATHS = (0, 20, 120)  # per model, besides those that run
 _KEEPING_GAP = 1e-3  # relative: a plan worse by less is as good, if it keeps more instances
 
 
-def keep_among_bundles(state: Progress, keepers: Keepers, running: Running) -> None:
+def stay(state: Progress, keepers: Keepers) -> None:
+    """Find the cheapest solutions near what runs; of equals the one that keeps most."""
+    for problem, instances in keepers.stays():
+        found = with_flows(problem, instances)
+        if loose_groups(state.task, found.instances):
+            continue
+        state.offer(found)
+        if state.best is None or not state.better(state.best.value, found.value):
+            _trade(state, found, keepers.running)
+
+
+def keep_among_bundles(state: Progress, keepers: Keepers) -> None:
     """Trade the best solution for one as good that changes less, among bundles of instances."""
     best = state.best
     if best is None:
         return
     for problem, instances in keepers.trades(_good_enough(state, best), best.flows):
-        _trade(state, with_flows(problem, instances), running)
+        _trade(state, with_flows(problem, instances), keepers.running)
 
 
 def keep_among_paths(state: Progress, tables: Sequence[PathTable], running: Running) -> None:

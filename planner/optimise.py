@@ -24,9 +24,8 @@ import numpy as np
 from penstock.domain.errors import PlanningFailed
 from penstock.domain.plan import SolvePhase
 from planner.assemble import Assembler
-from planner.bundles import Bundle
 from planner.keepers import Keepers
-from planner.keeping import keep_among_bundles, keep_among_paths
+from planner.keeping import keep_among_bundles, keep_among_paths, stay
 from planner.paths import PathTable
 from planner.programs import (
     FEW_PATHS,
@@ -48,7 +47,8 @@ from planner.targets import close_in
 
 _MOST_PATHS = 30_000  # a program over more is not worth its size: the nearest are taken
 _NEAR_PATHS = 120  # per model, for the incumbent
-_TARGETS = 8  # that bundles are tried at
+_TARGETS = 8  # that bundles are tried at,
+_TARGETS_BESIDE = 4  # or so many beside a running plan
 _EASY = 0.015  # relative: so much below what the cheapest bundles would allow is the first
 _ONE_TARGET = 0.75  # of the time that is left may go into one of them
 _UNSHARED = 0.7  # of what the cheapest bundles waste is left where paths share pools, at least
@@ -59,7 +59,7 @@ _EXCEEDS = 1e-9  # relative: closer than this, two prices are the same
 # Of the time, where instances are to be kept in what is left of it. A cost moves in steps of whole
 # GPUs: a cheaper plan is worth more search than another instance that stays.
 _IMPROVING, _IMPROVING_COST = 0.4, 0.65
-_TOO_SHORT_S = 2.0  # to better what bundles found: it is better spent on keeping instances
+_HURRIED_S = 5.0  # less is too short to better what bundles found: it goes into keeping instances
 
 
 def optimise(
@@ -134,9 +134,14 @@ def _improve_and_keep(state: Progress, tables: Sequence[PathTable], running: Run
     settings = state.settings
     part = _IMPROVING_COST if isinstance(state.task.sought, Cheapest) else _IMPROVING
     soon = time.perf_counter() + part * settings.left_s
+    hurried = settings.left_s < _HURRIED_S
     assembler, keepers = _bundlers(state, tables, running)
     state.settings = replace(settings, deadline=min(settings.deadline, soon))
-    _improve(state, tables, assembler, keepers)
+    if hurried and assembler is not None:
+        with state.phase("bundles"):
+            _assemble(state, assembler, keepers)
+    else:
+        _improve(state, tables, assembler, keepers)
     state.settings = settings
     if state.best is None and state.open:
         _improve(state, tables, assembler, keepers)
@@ -146,7 +151,7 @@ def _improve_and_keep(state: Progress, tables: Sequence[PathTable], running: Run
         if keepers is None:
             keep_among_paths(state, tables, running)
         else:
-            keep_among_bundles(state, keepers, running)
+            keep_among_bundles(state, keepers)
 
 
 def _bundlers(
@@ -185,9 +190,6 @@ def _improve(
         with state.phase("bundles"):
             _assemble(state, assembler, keepers)
     if state.best is not None and not state.open:
-        return
-    hurried = keepers is not None and not isinstance(state.task.sought, Cheapest)
-    if state.best is not None and hurried and state.settings.left_s < _TOO_SHORT_S:
         return
     with state.phase("incumbent"):
         near = problem_of(state.task, tables, [nearest(each, _NEAR_PATHS) for each in costs])
@@ -230,7 +232,10 @@ def _assemble(state: Progress, assembler: Assembler, keepers: Keepers | None) ->
     """Find a first solution out of bundles; for max-min, the greatest target they reach."""
     sharing = keepers is None and state.settings.node_limit is None
     if not isinstance(state.task.sought, MaxMin):
-        _fit(state, assembler, state.bound, () if keepers is None else keepers.cheap(state.bound))
+        if keepers is not None:
+            stay(state, keepers)
+            return
+        _fit(state, assembler, state.bound)
         if sharing and state.open:
             _fit(state, assembler, state.bound, sharing=True)
         return
@@ -238,7 +243,7 @@ def _assemble(state: Progress, assembler: Assembler, keepers: Keepers | None) ->
     low, high = 0.0, state.bound / (1 + waste)
     wanted = state.bound * (1 - state.settings.relative_gap)
     target = high * (1 - _EASY)
-    for number in range(_TARGETS):
+    for number in range(_TARGETS if keepers is None else _TARGETS_BESIDE):
         if not state.open or high - low <= _CLOSE * high or target <= 0:
             return
         if _fit(state, assembler, target, sharing=sharing and number > 0) and state.best:
@@ -255,14 +260,13 @@ def _fit(
     state: Progress,
     assembler: Assembler,
     target: float,
-    more: Sequence[Sequence[Bundle]] = (),
     *,
     sharing: bool = False,
 ) -> bool:
     """Take instances that reach a target, if bundles do."""
     soon = time.perf_counter() + _ONE_TARGET * state.settings.left_s
     settings = replace(state.settings, deadline=min(state.settings.deadline, soon))
-    fitting = assembler.fit(target, settings, more, sharing=sharing)
+    fitting = assembler.fit(target, settings, sharing=sharing)
     if fitting is None:
         return False
     problem, instances = fitting

@@ -1,6 +1,6 @@
 """Refills: bundles near a given one, found by knapsack.
 
-Part of one of its flows is taken out: what one to three instances carry, or all of it. The cheapest
+Part of one of its flows is taken out: what a few instances carry, or all of it. The cheapest
 items that carry as much come in instead. One bundle that keeps much of what runs has hundreds of
 such neighbours, each found in a millisecond; they take other GPUs, so that some of them fit beside
 what the other models have.
@@ -16,7 +16,7 @@ from planner.assemble import Assembler
 from planner.bundles import Bundle, Flows, bundle_of
 from planner.paths import Floats, PathTable
 
-_INSTANCES = 3  # whose flow is taken out, at most, if it is not all of it
+_INSTANCES = (1, 2, 3, 5, 8, 12)  # whose flow is taken out, if it is not all of it
 
 
 def refills(
@@ -47,7 +47,7 @@ def refills(
 
 def _cuts(table: PathTable, path: int, flow: float) -> Iterator[float]:
     """Yield the samples/s that few instances of its busiest stage carry, and all of them."""
-    for count in range(1, _INSTANCES + 1):
+    for count in _INSTANCES:
         carried = count / float(np.max(table.loads[path]))
         if carried >= flow:
             break

@@ -42,18 +42,24 @@ def keep_running(
     problem: Problem, running: Running, value: float, settings: SolverSettings
 ) -> Solution | None:
     """Return the solution of at least that value that keeps most; None if none was found."""
-    formulation = formulate(problem)
-    hold_value(formulation, problem.task, value)
-    objective = formulation.program.objective
-    objective.clear()
-    objective.is_maximize = False
+    worth = 1.0 + sum(problem.task.limits.count.values())
+    formulation = least_lost(problem, running, value, worth)
     for variable in formulation.gpus.values():  # of equals, the one with fewest GPUs
-        objective.set_linear_coefficient(variable, 1.0)
-    charge_lost(formulation, running, 1.0 + sum(problem.task.limits.count.values()))
+        formulation.program.objective.set_linear_coefficient(variable, 1.0)
     answer = run(Job(program=formulation.program), settings)
     if not answer.values:
         return None
     return with_flows(problem, counts(formulation, answer.values))
+
+
+def least_lost(problem: Problem, running: Running, value: float, worth: float) -> Formulation:
+    """Return the program that reaches a value and loses least; each that is lost costs `worth`."""
+    formulation = formulate(problem)
+    hold_value(formulation, problem.task, value)
+    formulation.program.objective.clear()
+    formulation.program.objective.is_maximize = False
+    charge_lost(formulation, running, worth)
+    return formulation
 
 
 def charge_lost(formulation: Formulation, running: Running, worth: float) -> None:
