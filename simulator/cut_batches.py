@@ -7,13 +7,13 @@ as soon as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from penstock.domain.ids import BatchId
 from penstock.domain.units import Micros
-from penstock.scheduling.effects import Hop, PartHop
+from penstock.scheduling.effects import PartHop, RunBatch
 from penstock.scheduling.events import BatchFailed, Event, StageFinished
 from penstock.scheduling.parts import Part, next_parts
 from penstock.scheduling.stage_runner import BatchArrived, ComputeFinished, RunnerEvent
@@ -115,11 +115,11 @@ class CutBatches:
             if place in cut.computing:
                 self._computations.cut_short(cut.computing.pop(place), self._engine.now_us)
 
-    def is_with(self, travel: Travel, cut: Cut, instance: Instance) -> bool:
+    def is_with(self, cut: Cut, instance: Instance) -> bool:
         """Tell whether an instance has rows of a batch, or has not yet sent all of them."""
         now_us = self._engine.now_us
         leaving = [place for place, until_us in cut.sent_until_us.items() if until_us > now_us]
-        return any(travel.instances[place] is instance for place in (*cut.at, *leaving))
+        return any(cut.instances[place] is instance for place in (*cut.at, *leaving))
 
     def mark_useful(self, travel: Travel, cut: Cut) -> None:
         """Record what each part of a batch was good for: its share of the whole, in samples."""
@@ -130,20 +130,20 @@ class CutBatches:
 
     def _reach(self, piece: _Piece) -> None:
         travel, cut, place, rows, _ = piece
-        instance = travel.instances[place]
+        instance = cut.instances[place]
         if travel.lost:
             return
         if instance.lost:
             self._fleet.lose(travel)
             return
         cut.at.add(place)
-        self._held[instance, travel.run.batch, place] = piece
-        hop = travel.run.route[place]
+        self._held[instance, travel.batch, place] = piece
+        hop = cut.run.route[place]
         event = BatchArrived(
-            batch=travel.run.batch,
+            batch=travel.batch,
             sequence=hop.sequence,
             start_us=hop.start_us,
-            abandon_us=travel.run.abandon_us,
+            abandon_us=cut.run.abandon_us,
             place=place,
             rows=rows,
             of_rows=cut.parts[place].count,
@@ -152,7 +152,7 @@ class CutBatches:
 
     def _computed(self, piece: _Piece) -> None:
         travel, cut, place, _, started_us = piece
-        instance, batch = travel.instances[place], travel.run.batch
+        instance, batch = cut.instances[place], travel.batch
         if instance.lost:
             return
         del self._held[instance, batch, place]
@@ -170,9 +170,9 @@ class CutBatches:
         following = next_parts(cut.parts, place)
         if not following:
             self._engine.at(now_us + self._hop_us, self._return, _Piece(travel, cut, place))
-        sender = travel.instances[place]
+        sender = cut.instances[place]
         for there, rows in following:
-            receiver = travel.instances[there]
+            receiver = cut.instances[there]
             if receiver.lost:
                 self._fleet.lose(travel)
                 return
@@ -189,10 +189,12 @@ class CutBatches:
             self._fleet.answer(travel)
 
 
-def cut_of(route: Sequence[PartHop | Hop]) -> Cut | None:
-    """Return the parts of a route, all of them missing; None if its batch goes whole."""
-    parts = [Part(hop.stage, hop.first, hop.count) for hop in route if isinstance(hop, PartHop)]
-    if not parts:
+def cut_of(run: RunBatch, instances: tuple[Instance, ...]) -> Cut | None:
+    """Return the parts of a batch's route, all of them missing; None if it goes whole."""
+    hops = [hop for hop in run.route if isinstance(hop, PartHop)]
+    if not hops:
         return None
+    parts = tuple(Part(hop.stage, hop.first, hop.count) for hop in hops)
     last = parts[-1].stage
-    return Cut(tuple(parts), {place for place, each in enumerate(parts) if each.stage == last})
+    missing = {place for place, each in enumerate(parts) if each.stage == last}
+    return Cut(run, instances, parts, missing)

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from penstock.domain.ids import InstanceId, PoolId, ServerId
+from penstock.domain.ids import BatchId, InstanceId, PoolId, ServerId
 from penstock.domain.plan import Pipeline
+from penstock.domain.requests import Slice
 from penstock.domain.units import Micros
 from penstock.scheduling.bookings import Booking
 from penstock.scheduling.effects import RunBatch
@@ -65,6 +66,8 @@ class Cut:
     """How far a batch is that goes in parts.
 
     Attributes:
+        run: what was asked for.
+        instances: of its route, as they were when it left.
         parts: its rows at each hop of its route.
         missing: places of the hops whose rows have not come back.
         at: places of the hops that some rows are at.
@@ -73,6 +76,8 @@ class Cut:
         done: records of its computations, and the rows of each.
     """
 
+    run: RunBatch
+    instances: tuple[Instance, ...]
     parts: tuple[Part, ...]
     missing: set[int]
     at: set[int] = field(default_factory=set)
@@ -82,31 +87,53 @@ class Cut:
 
 
 @dataclass(slots=True, eq=False)
+class Leg:
+    """One stage of a batch's way, and what is still to come.
+
+    Attributes:
+        instance: as it was when the batch left.
+        sequence, start_us: as booked.
+    """
+
+    instance: Instance
+    sequence: int
+    start_us: Micros
+    onward: Leg | None
+
+
+@dataclass(slots=True, eq=False)
 class Travel:
     """A batch on its way through the simulated fleet.
 
+    There are thousands in a large fleet, and each is visited seldom: what it keeps is what a cache
+    has to fetch again every time.
+
     Attributes:
-        instances: of its route, as they were when it left.
         wires_us: real transfer time of one sample over each cut.
-        stage: where it is or what it is on its way to; one past the last with the answer.
-        held: it is at that stage's instance, not on its way there.
-        sent_us: when all of it has left the instance before.
+        abandon_us: after it nobody waits.
+        leg: the stage where it is or which it is on its way to; None: the answer is on its way.
+        sender: the instance it has left last.
+        stage: place of the leg.
+        held: it is at the leg's instance, not on its way there.
+        since_us: when it began to compute there; else when all of it has left its sender.
         useful: samples of it that were answered in time.
-        computed: places of its computations in the record.
-        cut: if it goes in parts; then stage, held, sent_us, started_us and computed say nothing.
+        computed: place of its latest computation in the record; -1: none.
+        cut: if it goes in parts; then leg, sender, stage, held, since_us and computed say nothing.
     """
 
-    run: RunBatch
+    batch: BatchId
+    slices: tuple[Slice, ...]
     samples: int
-    instances: tuple[Instance, ...]
     wires_us: tuple[float, ...]
+    abandon_us: Micros
+    leg: Leg | None
+    sender: Instance | None = None
     stage: int = 0
     held: bool = False
     lost: bool = False
-    sent_us: Micros = 0
-    started_us: Micros = 0
+    since_us: Micros = 0
     useful: int = 0
-    computed: tuple[int, ...] = ()
+    computed: int = -1
     cut: Cut | None = None
 
 

@@ -27,11 +27,12 @@ class Computations(Sequence[Interval]):
         instances: names; the column `instance` holds places in it.
     """
 
-    __slots__ = ("_cells", "instances")
+    __slots__ = ("_cells", "_useful_of", "instances")
 
     def __init__(self, instances: Sequence[InstanceId] = ()) -> None:
         self.instances = tuple(instances)
         self._cells = array("q")
+        self._useful_of = array("q")  # by batch, of all its computations
 
     @property
     def instance(self) -> array[int]:
@@ -56,7 +57,9 @@ class Computations(Sequence[Interval]):
     @property
     def useful(self) -> array[int]:
         """How many of them were answered in time."""
-        return self._cells[_USEFUL::_WIDTH]
+        of = self._useful_of
+        own = zip(self.batch, self._cells[_USEFUL::_WIDTH], strict=True)
+        return array("q", [cell + (of[batch] if batch < len(of) else 0) for batch, cell in own])
 
     @property
     def start_us(self) -> array[int]:
@@ -82,6 +85,16 @@ class Computations(Sequence[Interval]):
         row = _ROW.pack(instance, stage, batch, samples, 0, start_us, end_us)
         self._cells.frombytes(row)  # a third of what `extend` takes
         return place
+
+    def count_batch_useful(self, batch: BatchId, samples: int) -> None:
+        """Take it that so many samples of a batch that goes whole were answered in time.
+
+        Kept by batch: its computations were written long before, and no cache has them any more.
+        """
+        missing = batch + 1 - len(self._useful_of)
+        if missing > 0:
+            self._useful_of.extend([0] * missing)
+        self._useful_of[batch] = samples
 
     def count_useful(self, place: int, samples: int) -> None:
         """Take it that so many samples of a computation were answered in time."""

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from typing import assert_never
 
 from penstock.domain.errors import InvariantViolation
-from penstock.domain.ids import BatchId, ModelName, RequestId
+from penstock.domain.ids import ModelName, RequestId
 from penstock.domain.outcomes import Outcome
 from penstock.domain.plan import Plan
 from penstock.domain.requests import Request, samples_of
@@ -39,6 +39,7 @@ from penstock.scheduling.events import (
     StageFinished,
     WakeUp,
 )
+from penstock.scheduling.numbered import Numbered
 from penstock.scheduling.stage_runner import (
     Abandon,
     BatchArrived,
@@ -52,7 +53,7 @@ from penstock.scheduling.stage_runner import (
 from simulator.cut_batches import CutBatches, Fleet, cut_of
 from simulator.engine import Engine
 from simulator.fleet import Downtime, Gpu
-from simulator.parts import Conditions, Instance, Travel, instances_of, sent_over, wires_us_of
+from simulator.parts import Conditions, Instance, Leg, Travel, instances_of, sent_over, wires_us_of
 from simulator.per_hop import Relay
 from simulator.record import Computations, QueueLengths
 from simulator.run_log import Log
@@ -109,7 +110,7 @@ class World:
             for model in plan.models
             for each in model.pipelines
         }
-        self._travels: dict[BatchId, Travel] = {}
+        self._travels: Numbered[Travel] = Numbered()
         self._open: dict[RequestId, Request] = {}
         self._parts: dict[RequestId, list[tuple[Travel, int]]] = {}
         self._passed: dict[RequestId, list[Travel]] = {}
@@ -242,7 +243,9 @@ class World:
 
     def _goes_on(self, request: Request, travel: Travel, relay: Relay) -> bool:
         """Let a request that has left a stage arrive at the next, if there is one."""
-        onward = relay.next(request, travel.instances[-1].joined.pool, self._engine.now_us)
+        if travel.sender is None:
+            return False
+        onward = relay.next(request, travel.sender.joined.pool, self._engine.now_us)
         if onward is None:
             return False
         self._passed.setdefault(request.id, []).append(travel)
@@ -252,32 +255,37 @@ class World:
     # The way of a batch
 
     def _send(self, run: RunBatch) -> None:
-        samples = samples_of(run.slices)
         instances = tuple([self._instances[hop.instance] for hop in run.route])
-        wires_us = self._wires_us[run.model, run.pipeline]
-        travel = Travel(run, samples, instances, wires_us)
-        self._travels[run.batch] = travel
-        travel.cut = cut_of(run.route)
-        if travel.cut is not None:
-            self._cut.send(travel, travel.cut)
+        cut = cut_of(run, instances)
+        travel = Travel(
+            batch=run.batch,
+            slices=run.slices,
+            samples=samples_of(run.slices),
+            wires_us=self._wires_us[run.model, run.pipeline],
+            abandon_us=run.abandon_us,
+            leg=_legs(run, instances) if cut is None else None,
+            cut=cut,
+        )
+        self._travels.add(run.batch, travel)
+        if cut is not None:
+            self._cut.send(travel, cut)
         else:
             self._engine.at(self._engine.now_us + self._hop_us, self._on_reach, travel)
         self._touched.add(run.model)
 
     def _reach(self, travel: Travel) -> None:
-        instance = travel.instances[travel.stage]
-        if instance.lost or travel.lost:
+        leg = travel.leg
+        if leg is None or leg.instance.lost or travel.lost:
             self._lose(travel)
             return
         travel.held = True
-        hop = travel.run.route[travel.stage]
         event = BatchArrived(
-            batch=travel.run.batch,
-            sequence=hop.sequence,
-            start_us=hop.start_us,
-            abandon_us=travel.run.abandon_us,
+            batch=travel.batch,
+            sequence=leg.sequence,
+            start_us=leg.start_us,
+            abandon_us=travel.abandon_us,
         )
-        self._run(instance, event)
+        self._run(leg.instance, event)
 
     def _run(self, instance: Instance, event: RunnerEvent) -> None:
         if instance.lost:
@@ -295,7 +303,7 @@ class World:
                     if travel is None or travel.cut is not None:
                         self._cut.abandon(instance, batch, place, reason.value)
                     else:
-                        del self._travels[batch]
+                        self._travels.pop(batch)
                         self._post(BatchFailed(batch=batch, detail=reason.value, too_late=True))
                 case RunnerWakeAt(at_us):
                     self._engine.at(at_us, self._on_wake_runner, instance)
@@ -309,46 +317,46 @@ class World:
         us = instance.latencies_us[travel.samples - 1]
         if self._stretch is not None:
             us = self._stretch(us)
-        travel.started_us = start_us = self._engine.now_us
-        place = self.computations.begin(
-            instance.number, travel.stage, travel.run.batch, travel.samples, start_us, start_us + us
+        travel.since_us = start_us = self._engine.now_us
+        travel.computed = self.computations.begin(
+            instance.number, travel.stage, travel.batch, travel.samples, start_us, start_us + us
         )
-        travel.computed += (place,)
         self._engine.at(start_us + us, self._on_computed, travel)
 
     def _computed(self, travel: Travel) -> None:
-        if travel.lost:
+        leg = travel.leg
+        if leg is None or travel.lost:
             return
         stage = travel.stage
-        instance = travel.instances[stage]
-        compute_us = self._engine.now_us - travel.started_us
-        self._forward(travel, instance)
-        self._run(instance, ComputeFinished(travel.run.batch))
-        self._post(StageFinished(batch=travel.run.batch, stage=stage, compute_us=compute_us))
+        compute_us = self._engine.now_us - travel.since_us
+        self._forward(travel, leg)
+        self._run(leg.instance, ComputeFinished(travel.batch))
+        self._post(StageFinished(batch=travel.batch, stage=stage, compute_us=compute_us))
 
-    def _forward(self, travel: Travel, sender: Instance) -> None:
+    def _forward(self, travel: Travel, done: Leg) -> None:
         """Send a batch on, to the next instance or back."""
         now_us = self._engine.now_us
         travel.held = False
-        travel.sent_us = now_us
+        travel.since_us = now_us
+        travel.sender, travel.leg = done.instance, done.onward
         travel.stage += 1
-        if travel.stage == len(travel.instances):
+        if done.onward is None:
             self._engine.at(now_us + self._hop_us, self._on_answer, travel)
             return
-        receiver = travel.instances[travel.stage]
+        receiver = done.onward.instance
         if receiver.lost:
             self._lose(travel)
             return
         wire_us = round(travel.wires_us[travel.stage - 1] * travel.samples)
-        travel.sent_us = sent_over(sender, receiver, now_us, wire_us)
-        self._engine.at(travel.sent_us + self._hop_us, self._on_reach, travel)
+        travel.since_us = sent_over(done.instance, receiver, now_us, wire_us)
+        self._engine.at(travel.since_us + self._hop_us, self._on_reach, travel)
 
     def _answer(self, travel: Travel) -> None:
-        del self._travels[travel.run.batch]
+        self._travels.pop(travel.batch)
         self._answered = travel
-        self._post(BatchFinished(travel.run.batch))
+        self._post(BatchFinished(travel.batch))
         self._answered = None
-        for each in travel.run.slices:
+        for each in travel.slices:
             if each.request in self._open:  # the rest of it is in other batches
                 self._parts.setdefault(each.request, []).append((travel, each.count))
         if travel.useful:
@@ -374,8 +382,8 @@ class World:
     def _mark_useful(self, travel: Travel) -> None:
         if travel.cut is not None:
             self._cut.mark_useful(travel, travel.cut)
-        for place in travel.computed:
-            self.computations.count_useful(place, travel.useful)
+        else:
+            self.computations.count_batch_useful(travel.batch, travel.useful)
 
     # Failures
 
@@ -391,7 +399,7 @@ class World:
     def _fail(self, instance: Instance) -> None:
         instance.lost = True
         self.losses += 1
-        for travel in list(self._travels.values()):
+        for travel in self._travels.values():
             if self._is_lost_with(travel, instance):
                 self._lose(travel)
         self._cut.fail(instance)
@@ -401,17 +409,16 @@ class World:
     def _is_lost_with(self, travel: Travel, instance: Instance) -> bool:
         """Tell whether an instance holds a batch, or has not yet sent all of it."""
         if travel.cut is not None:
-            return self._cut.is_with(travel, travel.cut, instance)
+            return self._cut.is_with(travel.cut, instance)
         if travel.held:
-            return travel.instances[travel.stage] is instance
-        sending = travel.stage > 0 and travel.sent_us > self._engine.now_us
-        return sending and travel.instances[travel.stage - 1] is instance
+            return travel.leg is not None and travel.leg.instance is instance
+        return travel.sender is instance and travel.since_us > self._engine.now_us
 
     def _lose(self, travel: Travel) -> None:
         travel.lost = True
-        self._travels.pop(travel.run.batch, None)
-        if travel.held and travel.computed:
-            self.computations.cut_short(travel.computed[-1], self._engine.now_us)
+        self._travels.pop(travel.batch)
+        if travel.held and travel.computed >= 0:
+            self.computations.cut_short(travel.computed, self._engine.now_us)
 
     def _tell_lost(self, instance: Instance) -> None:
         if not instance.told:
@@ -429,6 +436,15 @@ class World:
                 self._instances[each] = after
                 self._touched.add(after.joined.model)
                 self._post(after.joined)
+
+
+def _legs(run: RunBatch, instances: tuple[Instance, ...]) -> Leg | None:
+    """Return the way of a batch that goes whole."""
+    leg: Leg | None = None
+    for place in range(len(instances) - 1, -1, -1):
+        hop = run.route[place]
+        leg = Leg(instances[place], hop.sequence, hop.start_us, leg)
+    return leg
 
 
 def check_all_ended(world: World) -> None:

@@ -37,8 +37,21 @@ MODULES = (
     "simulator/record.py",
     "simulator/world.py",
 )
-# What one batch or request keeps; nothing that any of it refers to refers back.
-ACYCLIC = frozenset({"Flight", "OpenRequest", "Travel"})
+# What batches, requests and instances keep; nothing that any of it refers to refers back. (An entry
+# of the engine refers to actions that may know the engine, which lets go of all when a run ends.)
+ACYCLIC = frozenset(
+    {
+        "Entry",
+        "Flight",
+        "Lane",
+        "Leg",
+        "NetworkCard",
+        "OpenRequest",
+        "StageRunner",
+        "Timeline",
+        "Travel",
+    }
+)
 
 
 def main() -> int:

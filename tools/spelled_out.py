@@ -21,7 +21,8 @@ def spelled_out(source: str, acyclic: Container[str] = ()) -> str:
 
     Args:
         source: as it is written.
-        acyclic: names of dataclasses that are not frozen, of which none can be part of a cycle.
+        acyclic: names of classes besides frozen dataclasses of which no object can be part of a
+            cycle.
 
     They get no constructor if they have bases, a constructor or a `__post_init__` of their own, or
     fields that are no plain parameters (`init=False`, `InitVar`, `KW_ONLY`).
@@ -34,9 +35,14 @@ def spelled_out(source: str, acyclic: Container[str] = ()) -> str:
             fields = [each for each in node.body if isinstance(each, ast.AnnAssign)]
             written = _constructor(node, fields, options) + _annotations(node, fields)
             lines[node.end_lineno : node.end_lineno] = written
-            if "frozen" in options or node.name in acyclic:
-                lines.insert(node.decorator_list[0].lineno - 1, "@mypyc_attr(acyclic=True)")
+        if isinstance(node, ast.ClassDef) and _is_acyclic(node, acyclic):
+            first = node.decorator_list[0].lineno if node.decorator_list else node.lineno
+            lines.insert(first - 1, "@mypyc_attr(acyclic=True)")
     return "\n".join(lines) + "\n"
+
+
+def _is_acyclic(node: ast.ClassDef, acyclic: Container[str]) -> bool:
+    return node.name in acyclic or "frozen" in (_dataclass_options(node) or ())
 
 
 def _annotations(node: ast.ClassDef, fields: list[ast.AnnAssign]) -> list[str]:

@@ -1,7 +1,7 @@
 """Intervals of time that are taken: on an instance, or on a network card.
 
-A booking is its own key. Who made it keeps it, and hands it in again to correct or release it; two
-of the same times are two bookings.
+Who made a booking keeps it, and hands it in again to correct or release it. On an instance it is
+its own key: two of the same times are two bookings.
 """
 
 from __future__ import annotations
@@ -17,11 +17,3 @@ class Booking:
 
     start_us: Micros
     end_us: Micros
-
-
-def place_of(booking: Booking, bookings: list[Booking]) -> int:
-    """Return where this very booking is among others; -1: it is not."""
-    for place, each in enumerate(bookings):
-        if each is booking:
-            return place
-    return -1

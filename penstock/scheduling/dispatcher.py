@@ -42,6 +42,7 @@ from penstock.scheduling.instances import (
     NetworkCard,
     live_pipelines,
 )
+from penstock.scheduling.numbered import Numbered
 from penstock.scheduling.offers import book_offer, shorten
 from penstock.scheduling.outlook import QueueOutlook
 from penstock.scheduling.ports import (
@@ -94,7 +95,7 @@ class Dispatcher:
         self._instances: dict[InstanceId, Instance] = {}
         self._cards: dict[ServerId, NetworkCard] = {}
         self._requests: dict[RequestId, OpenRequest] = {}
-        self._flights: dict[BatchId, Flight] = {}
+        self._flights: Numbered[Flight] = Numbered()
         self._give_up_us: Micros | None = None  # no flight is given up before
         self._arrived: dict[ModelName, None] = {}  # a set whose order is known
         self._next_batch = 0
@@ -289,7 +290,7 @@ class Dispatcher:
         abandon_us = max([each.request.deadline_us for each in requests])
         give_up_us = max(abandon_us, offer.completion_us) + self._limits.stall_us
         flight = open_flight(batch, offer, tuple(slices), self._now_us, give_up_us)
-        self._flights[batch] = flight
+        self._flights.add(batch, flight)
         self._watch(flight)
         for each in requests:
             each.board(batch)
@@ -335,7 +336,7 @@ class Dispatcher:
             self._dispatch(queue, effects)
 
     def _finish_batch(self, batch: BatchId, effects: list[Effect]) -> None:
-        flight = self._flights.pop(batch, None)
+        flight = self._flights.pop(batch)
         if flight is None:
             return
         flight.release(self._now_us)
@@ -344,11 +345,12 @@ class Dispatcher:
             open_request = self._requests.get(each.request)
             if open_request is None:
                 continue
-            open_request.leave(batch)
             open_request.unanswered -= each.count
             met = self._now_us <= open_request.request.deadline_us
             in_time &= met
-            if open_request.unanswered == 0:
+            if open_request.unanswered:
+                open_request.leave(batch)
+            else:
                 del self._requests[each.request]
                 effects.append(CompleteRequest(each.request, met))
         queue = self._queues[flight.model]
@@ -360,7 +362,7 @@ class Dispatcher:
             self._dispatch(queue, effects)
 
     def _fail_batch(self, event: BatchFailed, effects: list[Effect]) -> None:
-        flight = self._flights.pop(event.batch, None)
+        flight = self._flights.pop(event.batch)
         if flight is None:
             return
         flight.release(self._now_us)
@@ -419,11 +421,7 @@ class Dispatcher:
         instance.pool.leave(instance)
         queue.fleet_changed()
         self._abort(
-            (
-                each
-                for each in list(self._flights.values())
-                if instance_id in each.pending_instances()
-            ),
+            (each for each in self._flights.values() if instance_id in each.pending_instances()),
             f"instance {instance_id} was lost",
             effects,
         )
@@ -431,7 +429,7 @@ class Dispatcher:
 
     def _abort(self, flights: Iterable[Flight], detail: str, effects: list[Effect]) -> None:
         for flight in flights:
-            del self._flights[flight.batch]
+            self._flights.pop(flight.batch)
             flight.release(self._now_us)
             effects.append(self._cancelled(flight))
             self._rebook(flight, detail, effects)
@@ -493,7 +491,7 @@ class Dispatcher:
         flights = self._flights.values()
         overdue = [each for each in flights if each.give_up_us <= self._now_us]
         for flight in sorted(overdue, key=attrgetter("give_up_us", "batch")):
-            del self._flights[flight.batch]
+            self._flights.pop(flight.batch)
             flight.release(self._now_us)
             effects.append(self._cancelled(flight))
             detail = f"nothing was heard of batch {flight.batch}"

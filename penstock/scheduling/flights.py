@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from penstock.domain.ids import BatchId, InstanceId, ModelName, PipelineId, RequestId
 from penstock.domain.requests import Request, Slice, samples_of
@@ -12,6 +13,8 @@ from penstock.scheduling.offers import Offer, OfferedHop
 from penstock.scheduling.part_offers import OfferedPart
 from penstock.scheduling.parts import Part
 
+_NONE: Final = BatchId(-1)
+
 
 @dataclass(slots=True, eq=False)
 class OpenRequest:
@@ -19,23 +22,35 @@ class OpenRequest:
 
     Attributes:
         unanswered: samples whose result has not come back.
-        batches: those that carry samples of it, each once; most requests go in one.
         rebooked: how often a batch of it was lost and its samples queued again.
     """
 
     request: Request
     unanswered: int
-    batches: tuple[BatchId, ...] = ()
     rebooked: int = 0
+    _batch: BatchId = _NONE
+    _others: tuple[BatchId, ...] = ()
+
+    @property
+    def batches(self) -> tuple[BatchId, ...]:
+        """Those that carry samples of it, each once; most requests go in one."""
+        return self._others if self._batch == _NONE else (self._batch, *self._others)
 
     def board(self, batch: BatchId) -> None:
         """Take it that a batch carries samples of it."""
-        if batch not in self.batches:
-            self.batches += (batch,)
+        if batch in self.batches:
+            return
+        if self._batch == _NONE:
+            self._batch = batch
+        else:
+            self._others += (batch,)
 
     def leave(self, batch: BatchId) -> None:
         """Take it that a batch carries none of it any more."""
-        self.batches = tuple([each for each in self.batches if each != batch])
+        if self._batch == batch:
+            self._batch = _NONE
+        else:
+            self._others = tuple([each for each in self._others if each != batch])
 
 
 @dataclass(slots=True, eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from penstock.domain.ids import InstanceId, ModelName, PipelineId, PoolId, ServerId
 from penstock.domain.plan import ModelPlan, Pipeline, Pool
@@ -17,7 +18,15 @@ from penstock.scheduling.timeline import Timeline
 
 # Instances of a pool looked at for one hop: with every network card busy it would be all of them.
 MOST_LOOKS = 32
-_STALE = 8  # entries per instance; with more those that hold no more are thrown away
+_STALE: Final = 8  # entries per instance; with more those that hold no more are thrown away
+_PLACE_BITS: Final = 20  # of an entry, for instances
+_NUMBER_BITS: Final = 48  # before them, for entries
+_PLACES: Final = (1 << _PLACE_BITS) - 1
+
+
+def free_us_of(entry: int) -> Micros:
+    """Return the instant that an entry of a pool's heap is for."""
+    return entry >> (_PLACE_BITS + _NUMBER_BITS)
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +53,7 @@ class Instance:
     Attributes:
         pool: its own; bookings are made through the pool, which keeps the order of its instances.
         next_sequence: place of its next booking in the order booked on it.
+        place: in its pool, of entries that are for it.
         settled_us: the instant under which its pool's order has it; -1: it is in no order.
         gone: it has left its pool.
     """
@@ -55,6 +65,7 @@ class Instance:
     card: NetworkCard
     timeline: Timeline = field(default_factory=Timeline)
     next_sequence: int = 0
+    place: int = 0
     settled_us: Micros = -1
     gone: bool = False
 
@@ -81,16 +92,20 @@ class LivePool:
     """A pool of the plan with the instances that are ready, in the order they joined.
 
     Attributes:
-        by_free: a heap of (instant, number, instance) that holds each ready instance with the
-            instant its bookings end, and entries that hold no more (`is_current`).
+        by_free: a heap that holds each ready instance with the instant its bookings end, and
+            entries that hold no more (`held_by`). An entry is one number: instant, count of
+            entries, place of the instance. A tuple of them takes four times the memory, and a
+            large fleet's entries would not stay in the cache.
         estimator: what its stage takes, as far as is known.
     """
 
     plan: Pool
     estimator: StageEstimator
     instances: dict[InstanceId, Instance] = field(default_factory=dict)
-    by_free: list[tuple[Micros, int, Instance]] = field(default_factory=list)
-    _on_server: dict[ServerId, list[Instance]] = field(default_factory=dict)
+    by_free: list[int] = field(default_factory=list)
+    _places: list[Instance] = field(default_factory=list)
+    _empty_places: list[int] = field(default_factory=list)
+    _on_card: dict[NetworkCard, list[Instance]] = field(default_factory=dict)
     _pushed: int = 0
 
     def latency_us(self, batch: int) -> Micros:
@@ -113,18 +128,26 @@ class LivePool:
     def join(self, instance: Instance) -> None:
         """Take an instance that is ready."""
         self.instances[instance.id] = instance
-        self._on_server.setdefault(instance.server, []).append(instance)
+        self._on_card.setdefault(instance.card, []).append(instance)
+        if self._empty_places:
+            instance.place = self._empty_places.pop()
+            self._places[instance.place] = instance
+        else:
+            instance.place = len(self._places)
+            self._places.append(instance)
         self.settle(instance)
 
     def leave(self, instance: Instance) -> None:
         """Forget an instance."""
         if self.instances.pop(instance.id, None) is not None:
-            self._on_server[instance.server].remove(instance)
+            self._on_card[instance.card].remove(instance)
             instance.settled_us, instance.gone = -1, True
+            self._drop_stale()
+            self._empty_places.append(instance.place)
 
-    def on_server(self, server: ServerId) -> Sequence[Instance]:
-        """Return the instances on one server."""
-        return self._on_server.get(server, ())
+    def on_card(self, card: NetworkCard) -> Sequence[Instance]:
+        """Return the instances on one server, by its network card."""
+        return self._on_card.get(card, ())
 
     def settle(self, instance: Instance) -> bool:
         """Put an instance in its place after its bookings may have changed; return whether so."""
@@ -133,16 +156,20 @@ class LivePool:
             return False
         instance.settled_us = free_us
         self._pushed += 1
-        heapq.heappush(self.by_free, (free_us, self._pushed, instance))
+        order = free_us << _NUMBER_BITS | self._pushed
+        heapq.heappush(self.by_free, order << _PLACE_BITS | instance.place)
         if len(self.by_free) > _STALE * len(self.instances) + _STALE:
-            self.by_free = [entry for entry in self.by_free if self.is_current(entry)]
-            heapq.heapify(self.by_free)
+            self._drop_stale()
         return True
 
-    def is_current(self, entry: tuple[Micros, int, Instance]) -> bool:
-        """Tell whether an entry of the heap still holds."""
-        free_us, _, instance = entry
-        return free_us == instance.settled_us
+    def held_by(self, entry: int) -> Instance | None:
+        """Return the instance that an entry of the heap is for; None if it holds no more."""
+        instance = self._places[entry & _PLACES]
+        return instance if instance.settled_us == free_us_of(entry) else None
+
+    def _drop_stale(self) -> None:
+        self.by_free = [entry for entry in self.by_free if self.held_by(entry) is not None]
+        heapq.heapify(self.by_free)
 
 
 @dataclass(slots=True, eq=False)

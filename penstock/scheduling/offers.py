@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 from penstock.domain.errors import InvariantViolation
 from penstock.domain.units import Micros
@@ -25,11 +24,10 @@ from penstock.scheduling.instances import (
     LivePipeline,
     LivePool,
     book_transfer,
+    free_us_of,
 )
 from penstock.scheduling.lanes import gap_in_both
 from penstock.scheduling.part_offers import OfferedPart, book_parts, offer_parts, shortened
-
-Entry: TypeAlias = tuple[Micros, int, Instance]
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +171,7 @@ def _earliest(
     best: Instance | None = None
     best_us = best_start_us = 0
     transfer: Booking | None = None
-    for each in pool.on_server(sender.server):
+    for each in pool.on_card(sender.card):
         start_us = max(before.end_us + hop_us, each.timeline.free_at(now_us))
         done_us = _done_us(each, start_us + compute_us, next_wire_us)
         if best is None or done_us < best_us:
@@ -182,23 +180,23 @@ def _earliest(
     up = sender.card.up
     leave_us = up.gap(before.end_us, wire_us)
     soonest_us = leave_us + wire_us + hop_us
-    looked_at: list[Entry] = []
+    looked_at: list[int] = []
     while by_free and len(looked_at) < MOST_LOOKS:
-        if best is not None and best_us <= max(soonest_us, by_free[0][0]) + compute_us:
+        if best is not None and best_us <= max(soonest_us, free_us_of(by_free[0])) + compute_us:
             break
         entry = heapq.heappop(by_free)
-        if not pool.is_current(entry):
+        candidate = pool.held_by(entry)
+        if candidate is None:
             continue
         looked_at.append(entry)
-        each = entry[2]
-        if each.server == sender.server:
+        if candidate.card is sender.card:
             continue
-        from_us = gap_in_both(up, each.card.down, leave_us, wire_us)
+        from_us = gap_in_both(up, candidate.card.down, leave_us, wire_us)
         there_us = from_us + wire_us
-        start_us = max(there_us + hop_us, each.timeline.free_at(now_us))
-        done_us = _done_us(each, start_us + compute_us, next_wire_us)
+        start_us = max(there_us + hop_us, candidate.timeline.free_at(now_us))
+        done_us = _done_us(candidate, start_us + compute_us, next_wire_us)
         if best is None or done_us < best_us:
-            best, best_us, best_start_us = each, done_us, start_us
+            best, best_us, best_start_us = candidate, done_us, start_us
             transfer = Booking(from_us, there_us)
     for entry in looked_at:
         heapq.heappush(by_free, entry)
@@ -212,16 +210,16 @@ def _first_free(
     by_free = pool.by_free
     best: Instance | None = None
     best_us = best_start_us = 0
-    looked_at: list[Entry] = []
+    looked_at: list[int] = []
     while by_free and len(looked_at) < MOST_LOOKS:
         entry = by_free[0]
-        soonest_us = max(ready_us, entry[0]) + compute_us
+        soonest_us = max(ready_us, free_us_of(entry)) + compute_us
         if best is not None and best_us <= soonest_us:
             break
-        if not pool.is_current(entry):
+        each = pool.held_by(entry)
+        if each is None:
             heapq.heappop(by_free)
             continue
-        each = entry[2]
         start_us = max(ready_us, each.timeline.free_at(now_us))
         done_us = _done_us(each, start_us + compute_us, next_wire_us)
         if best is None or done_us < best_us:

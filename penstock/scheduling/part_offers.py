@@ -25,6 +25,7 @@ from penstock.scheduling.instances import (
     LivePool,
     NetworkCard,
     book_transfer,
+    free_us_of,
 )
 from penstock.scheduling.lanes import Lane, gap_in_both
 from penstock.scheduling.parts import Part
@@ -215,7 +216,7 @@ class _Draft:
         ready_us = 0 if part.stage else self.now_us
         for place, sender, wire_us in senders:
             there_us = sender.end_us
-            if wire_us and sender.instance.server != instance.server:
+            if wire_us and sender.instance.card is not instance.card:
                 from_us = gap_in_both(*self._lanes(place, instance), there_us, wire_us)
                 there_us = from_us + wire_us
                 transfers.append(OfferedTransfer(place, Booking(from_us, there_us)))
@@ -276,17 +277,18 @@ def _earliest(draft: _Draft, place: int) -> OfferedPart:
             best, best_us = hop, done_us
     ready_us = max((each.hop.end_us + each.wire_us for each in senders), default=draft.now_us)
     soonest_us = ready_us + draft.hop_us
-    looked_at: list[tuple[Micros, int, Instance]] = []
+    looked_at: list[int] = []
     by_free = pool.by_free
     while by_free and len(looked_at) < MOST_LOOKS:
-        if best is not None and best_us <= max(soonest_us, by_free[0][0]) + compute_us:
+        if best is not None and best_us <= max(soonest_us, free_us_of(by_free[0])) + compute_us:
             break
         entry = heapq.heappop(by_free)
-        if not pool.is_current(entry):
+        candidate = pool.held_by(entry)
+        if candidate is None:
             continue
         looked_at.append(entry)
-        if entry[2] not in near:
-            hop = draft.hop(part, entry[2], senders)
+        if candidate not in near:
+            hop = draft.hop(part, candidate, senders)
             done_us = draft.done_us(hop)
             if best is None or done_us < best_us:
                 best, best_us = hop, done_us
@@ -300,8 +302,8 @@ def _earliest(draft: _Draft, place: int) -> OfferedPart:
 def _near(pool: LivePool, senders: Sequence[_Sender]) -> dict[Instance, None]:
     """Return the instances of a pool that lie on one server with rows of a part."""
     near: dict[Instance, None] = {}
-    for server in {each.hop.instance.server: None for each in senders if each.wire_us}:
-        near.update(dict.fromkeys(pool.on_server(server)))
+    for card in {each.hop.instance.card: None for each in senders if each.wire_us}:
+        near.update(dict.fromkeys(pool.on_card(card)))
     return near
 
 

@@ -115,14 +115,29 @@ class StageRunner:
     is forgotten once nobody waits for it.
 
     Invariants: at most one batch runs; no batch is both waiting and running.
+
+    A simulated fleet has thousands: what an instance keeps while little happens is small.
     """
 
+    __slots__ = (
+        "_armed_us",
+        "_cancelled",
+        "_incomplete",
+        "_next_sequence",
+        "_running",
+        "_running_batch",
+        "_running_place",
+        "_waiting",
+    )
+
     def __init__(self) -> None:
-        self._incomplete: list[_Incomplete] = []
-        self._waiting: list[BatchArrived] = []
-        self._running: BatchArrived | None = None
+        self._incomplete: tuple[_Incomplete, ...] = ()
+        self._waiting: tuple[BatchArrived, ...] = ()
+        self._running = False
+        self._running_batch = BatchId(0)
+        self._running_place = 0
         self._next_sequence = 0
-        self._cancelled: dict[BatchId, None] = {}
+        self._cancelled: dict[BatchId, None] | None = None  # until there are any
         self._armed_us: Micros | None = None
 
     def handle(self, now_us: Micros, event: RunnerEvent) -> list[RunnerEffect]:
@@ -132,8 +147,8 @@ class StageRunner:
             case BatchArrived():
                 self._arrive(event, effects)
             case ComputeFinished(batch, place):
-                if self._running is not None and _is(self._running, batch, place):
-                    self._running = None
+                if batch == self._running_batch and place == self._running_place:
+                    self._running = False
             case BatchCancelled(batch):
                 self._cancel(batch, effects)
             case RunnerWakeUp():
@@ -149,56 +164,66 @@ class StageRunner:
         return effects
 
     def _arrive(self, event: BatchArrived, effects: list[RunnerEffect]) -> None:
-        if event.batch in self._cancelled:
+        if self._cancelled is not None and event.batch in self._cancelled:
             self._pass_over(event)
             effects.append(Abandon(event.batch, AbandonReason.CANCELLED, event.place))
             return
         missing = event.of_rows - event.rows
-        for place, each in enumerate(self._incomplete):
+        for each in self._incomplete:
             if _is(each.last, event.batch, event.place):
                 missing = each.missing - event.rows
-                del self._incomplete[place]
+                self._incomplete = tuple([other for other in self._incomplete if other is not each])
                 break
         if missing > 0:
-            self._incomplete.append(_Incomplete(event, missing))
+            self._incomplete += (_Incomplete(event, missing),)
         else:
             self._await_turn(event)
 
     def _await_turn(self, event: BatchArrived) -> None:
-        for place, each in enumerate(self._waiting):
+        for each in self._waiting:
             if _is(each, event.batch, event.place):  # told twice
-                self._waiting[place] = event
+                told = [event if other is each else other for other in self._waiting]
+                self._waiting = tuple(told)
                 return
-        self._waiting.append(event)
+        self._waiting += (event,)
 
     def _cancel(self, batch: BatchId, effects: list[RunnerEffect]) -> None:
-        for each in [each for each in self._waiting if each.batch == batch]:
-            self._waiting.remove(each)
-            self._give_up(each, AbandonReason.CANCELLED, effects)
-        for part in [part for part in self._incomplete if part.last.batch == batch]:
-            self._incomplete.remove(part)
-            self._give_up(part.last, AbandonReason.CANCELLED, effects)
+        for each in self._waiting:
+            if each.batch == batch:
+                self._forget(each)
+                self._give_up(each, AbandonReason.CANCELLED, effects)
+        for part in self._incomplete:
+            if part.last.batch == batch:
+                self._give_up(part.last, AbandonReason.CANCELLED, effects)
+        self._incomplete = tuple([part for part in self._incomplete if part.last.batch != batch])
+        if self._cancelled is None:
+            self._cancelled = {}
         self._cancelled[batch] = None
         if len(self._cancelled) > _REMEMBERED_CANCELLATIONS:
             del self._cancelled[next(iter(self._cancelled))]
 
     def _start_next(self, now_us: Micros, effects: list[RunnerEffect]) -> Micros | None:
         """Start what is next, if it may; return when to look again if only time is missing."""
-        if self._running is not None or not self._waiting:
+        if self._running or not self._waiting:
             return None
-        for late in [each for each in self._waiting if each.abandon_us <= now_us]:
-            self._waiting.remove(late)
-            self._give_up(late, AbandonReason.LATE, effects)
+        for each in self._waiting:
+            if each.abandon_us <= now_us:
+                self._forget(each)
+                self._give_up(each, AbandonReason.LATE, effects)
         first = self._first_waiting()
         if first is None:
             return None
         if first.sequence > self._next_sequence and first.start_us > now_us:
             return first.start_us
-        self._running = first
-        self._waiting.remove(first)
+        self._running, self._running_batch, self._running_place = True, first.batch, first.place
+        self._forget(first)
         self._pass_over(first)
         effects.append(Compute(first.batch, first.place))
         return None
+
+    def _forget(self, batch: BatchArrived) -> None:
+        """Let a batch wait no more."""
+        self._waiting = tuple([each for each in self._waiting if each is not batch])
 
     def _first_waiting(self) -> BatchArrived | None:
         """Return what was booked first of all that waits."""
@@ -212,9 +237,12 @@ class StageRunner:
         self, now_us: Micros, wake_us: Micros | None, effects: list[RunnerEffect]
     ) -> Micros | None:
         """Give up parts whose rows come too late; return when to look again, unless that is set."""
-        for late in [each for each in self._incomplete if each.last.abandon_us <= now_us]:
-            self._incomplete.remove(late)
-            self._give_up(late.last, AbandonReason.LATE, effects)
+        for each in self._incomplete:
+            if each.last.abandon_us <= now_us:
+                self._give_up(each.last, AbandonReason.LATE, effects)
+        self._incomplete = tuple(
+            [each for each in self._incomplete if each.last.abandon_us > now_us]
+        )
         if not self._incomplete:
             return wake_us
         late_us = min(each.last.abandon_us for each in self._incomplete)

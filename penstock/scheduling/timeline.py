@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from penstock.domain.errors import InvariantViolation
 from penstock.domain.units import Micros
-from penstock.scheduling.bookings import Booking, place_of
+from penstock.scheduling.bookings import Booking
 
 
 class Timeline:
@@ -20,17 +20,18 @@ class Timeline:
         free_us: when all bookings are done if none overruns: `free_at` is never earlier.
     """
 
-    __slots__ = ("_bookings", "_busy_until_us", "_first_end_us", "free_us")
+    __slots__ = ("_busy_until_us", "_first", "_first_end_us", "_others", "free_us")
 
     def __init__(self) -> None:
-        self._bookings: list[Booking] = []  # seldom more than two
+        self._first: Booking | None = None
+        self._others: tuple[Booking, ...] = ()  # behind the first; seldom more than one
         self._busy_until_us: Micros = 0
         self._first_end_us: Micros = 0
         self.free_us: Micros = 0
 
     def __len__(self) -> int:
         """Return how many bookings have not been finished."""
-        return len(self._bookings)
+        return len(self.bookings())
 
     def free_at(self, now_us: Micros) -> Micros:
         """Return the first instant from `now_us` on at which all bookings are done.
@@ -39,7 +40,7 @@ class Timeline:
         passed without a report is still running; either pushes back what follows. The bookings
         themselves stay as they were made.
         """
-        if now_us > self._first_end_us and self._bookings:
+        if now_us > self._first_end_us and self._first is not None:
             return self._ends_from(now_us)[1]
         return self.free_us if self.free_us > now_us else now_us
 
@@ -49,47 +50,57 @@ class Timeline:
         Raises:
             InvariantViolation: it overlaps another booking, is reversed, or is here already.
         """
-        bookings, start_us, end_us = self._bookings, booking.start_us, booking.end_us
-        last = bookings[-1] if bookings else None
+        start_us, end_us = booking.start_us, booking.end_us
+        last = self._others[-1] if self._others else self._first
         if end_us < start_us or (last is not None and (start_us < last.end_us or last is booking)):
             raise InvariantViolation(f"{booking} cannot be made: the last one is {last}")
-        bookings.append(booking)
         self.free_us = max(self.free_us, start_us) + end_us - start_us
-        if last is None:
+        if self._first is None:
+            self._first = booking
             self._first_end_us = self.free_us
+        else:
+            self._others += (booking,)
 
     def finish(self, booking: Booking, at_us: Micros) -> None:
         """Forget a booking: it was being worked on until `at_us`."""
-        place = place_of(booking, self._bookings)
-        if place >= 0:
+        if self._take_out(booking):
             self._busy_until_us = at_us
-            self._forget(place)
+            self._predict()
 
     def release(self, booking: Booking) -> None:
         """Forget a booking, if it is here; leaves every other untouched."""
-        place = place_of(booking, self._bookings)
-        if place >= 0:
-            self._forget(place)
+        if self._take_out(booking):
+            self._predict()
 
     def bookings(self) -> tuple[Booking, ...]:
         """Return what is booked, in order of time."""
-        return tuple(self._bookings)
+        return () if self._first is None else (self._first, *self._others)
 
-    def _forget(self, place: int) -> None:
-        """Forget a booking, and predict anew."""
-        del self._bookings[place]
-        if self._bookings:
-            self._first_end_us, self.free_us = self._ends_from(0)
-        else:
+    def _take_out(self, booking: Booking) -> bool:
+        """Forget a booking; return whether it was here."""
+        if self._first is booking:
+            self._first = self._others[0] if self._others else None
+            self._others = self._others[1:]
+            return True
+        left = tuple([each for each in self._others if each is not booking])
+        known = len(left) < len(self._others)
+        self._others = left
+        return known
+
+    def _predict(self) -> None:
+        """Predict anew when the first and the last booking end."""
+        if self._first is None:
             self._first_end_us = self.free_us = self._busy_until_us
+        else:
+            self._first_end_us, self.free_us = self._ends_from(0)
 
     def _ends_from(self, now_us: Micros) -> tuple[Micros, Micros]:
         """Return when the first and the last booking end, none of them before `now_us`."""
-        first_us: Micros | None = None
-        cursor = self._busy_until_us
-        for each in self._bookings:
+        first = self._first
+        if first is None:
+            return self._busy_until_us, self._busy_until_us
+        first_us = max(self._busy_until_us, first.start_us) + first.end_us - first.start_us
+        cursor = first_us = max(first_us, now_us)
+        for each in self._others:
             cursor = max(cursor, each.start_us) + each.end_us - each.start_us
-            if first_us is None:
-                cursor = max(cursor, now_us)
-                first_us = cursor
-        return (cursor if first_us is None else first_us), cursor
+        return first_us, cursor

@@ -86,6 +86,13 @@ def test_only_plain_dataclasses_get_a_constructor() -> None:
     assert spelled_out("x = 1\n") == "x = 1\n"
 
 
+def test_frozen_classes_and_those_named_are_followed_by_no_garbage_collector() -> None:
+    source = MODULE.replace("@dataclass\nclass Plain", "@dataclass(frozen=True)\nclass Plain")
+    lines = spelled_out(source, {"Other"}).splitlines()
+    marked = [place for place, line in enumerate(lines) if line == "@mypyc_attr(acyclic=True)"]
+    assert [lines[place + 1] for place in marked] == ["@dataclass(frozen=True)", "class Other:"]
+
+
 SOURCES = sorted(str(path.relative_to(ROOT)) for pattern in MODULES for path in ROOT.glob(pattern))
 
 

@@ -34,7 +34,7 @@ def test_two_lanes_must_be_free_at_once() -> None:
     assert gap_in_both(a_lane((0, 10), (20, 30)), a_lane((12, 18)), 0, 2) == 10
 
 
-@pytest.mark.parametrize("taken", [(15, 25), (5, 11), (12, 13), (10, 20), (13, 12)])
+@pytest.mark.parametrize("taken", [(15, 25), (5, 11), (12, 13), (10, 20), (13, 12), (30, 30)])
 def test_what_overlaps_or_runs_backwards_is_a_bug(taken: tuple[int, int]) -> None:
     with pytest.raises(InvariantViolation):
         a_lane((10, 20)).book(Booking(*taken))
@@ -47,6 +47,11 @@ def test_what_is_released_or_over_is_forgotten() -> None:
     assert not lane.release(released)
     lane.expire(10)
     assert lane.bookings() == (Booking(20, 30),)
+    assert lane.release(Booking(20, 30))
+    assert (lane.bookings(), lane.gap(0, 100)) == ((), 0)
+    lane.book(Booking(5, 15))
+    lane.expire(15)
+    assert len(lane) == 0
 
 
 LENGTHS = st.lists(st.tuples(st.integers(0, 200), st.integers(1, 30)), max_size=30)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -83,3 +84,18 @@ def test_time_does_not_go_back() -> None:
         engine.run()
     with pytest.raises(InvariantViolation, match="scheduled for 0, it is 2"):
         engine.at(0, lambda _: None, None)
+
+
+def test_what_never_came_is_let_go_of_when_a_run_ends() -> None:
+    engine = Engine()
+    subject = Subject()
+    seen = weakref.ref(subject)
+    for at_us in (2, 3, 3_000_000):
+        engine.at(at_us, lambda _: engine.halt(), subject)
+    engine.run()
+    del subject
+    assert (engine.now_us, seen()) == (2, None)
+
+
+class Subject:
+    """Something an action is done on."""

@@ -181,6 +181,16 @@ def test_computations_read_as_intervals() -> None:
     assert (kept.last_end_us(), Computations().last_end_us()) == (30, 0)
 
 
+def test_what_a_whole_batch_was_good_for_counts_for_all_its_computations() -> None:
+    kept = Computations((InstanceId("a"),))
+    for batch in (0, 2, 2, 5):
+        kept.begin(0, 0, BatchId(batch), 4, 10, 20)
+    kept.count_batch_useful(BatchId(2), 1)
+    kept.count_batch_useful(BatchId(2), 3)
+    kept.count_useful(3, 4)
+    assert list(kept.useful) == [0, 3, 3, 4]
+
+
 def test_a_computation_can_end_early_but_not_late() -> None:
     kept = Computations((InstanceId("a"),))
     for place in range(2):
