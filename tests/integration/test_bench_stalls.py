@@ -35,6 +35,6 @@ def test_a_short_run_tells_every_window_and_what_is_held(tmp_path: Path) -> None
     bars = {name: met for name, met in last["bars_met"].items() if name != "p99_ratio"}
     assert set(bars.values()) == {True}, last["leaks"]
     processes = {"frontend", *(f"worker-here-{each}" for each in ("0", "0.0", "1", "1.0"))}
-    assert set(last["held_last"]) == processes
+    assert set(last["counted"]["scarce"]["held_last"]) == processes
     assert (tmp_path / "stalls.png").stat().st_size > 1_000
     assert not list(Path("/dev/shm").glob("penstock-stalls-*"))

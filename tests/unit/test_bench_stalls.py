@@ -18,11 +18,13 @@ import pytest
 from bench import stalls
 from bench.disturbances import LARGE_ROWS, Victim
 from bench.footprint import Footprint, footprint, frugal_heaps
+from bench.leftovers import left_of, leftovers
 from bench.raw_calls import RawConnection, framed
 from bench.scarcity import children_without_growth, short_files
-from bench.stall_windows import CASES, MEMORY_FULL, MIB, Window
+from bench.stall_windows import CASES, MEMORY_FULL, Window
 from penstock.domain.errors import InvalidSettings
 from penstock.domain.outcomes import Summary
+from penstock.domain.units import BYTES_PER_MIB as MIB
 from penstock.rpc.http2.connection import Limits
 from penstock.rpc.segment import Segment
 from protos import inference_pb2 as pb
@@ -56,8 +58,8 @@ def windows(*disturbed: Window) -> list[Window]:
 
 
 def judged(*disturbed: Window, held: Footprint = HELD) -> dict[str, bool]:
-    left = stalls.leaks([{"frontend": HELD}, {"frontend": HELD}, {"frontend": held}], 0)
-    total = stalls.summary(windows(*disturbed), left, "own")
+    left = leftovers([{"frontend": HELD}, {"frontend": HELD}, {"frontend": held}], 0)
+    total = stalls.summary(windows(*disturbed), {"plenty": left}, "own")
     assert total["within_bars"] == all(total["bars_met"].values())
     bars: dict[str, bool] = total["bars_met"]
     return bars
@@ -109,17 +111,27 @@ def test_a_window_without_answers_misses_the_bar() -> None:
 )
 def test_what_is_left_is_a_leak(change: dict[str, int]) -> None:
     after = replace(HELD, **change)
-    assert len(stalls.left_of(HELD, HELD, after)) == 1
+    assert len(left_of(HELD, HELD, after)) == 1
     assert not judged(a_window(19.0, disturbed=True), held=after)["nothing_leaks"]
-    assert not stalls.left_of(after, after, HELD)
+    assert not left_of(after, after, HELD)
 
 
 def test_pools_may_have_a_thread_more() -> None:
-    assert not stalls.left_of(HELD, HELD, replace(HELD, threads=15))
+    assert not left_of(HELD, HELD, replace(HELD, threads=15))
+
+
+def test_pools_may_grow_in_the_first_half_only() -> None:
+    larger = replace(HELD, resident_bytes=120 * MIB)
+    largest = replace(HELD, resident_bytes=129 * MIB)
+    grown = [{"a": each} for each in (HELD, HELD, larger, larger)]
+    assert not leftovers([*grown, {"a": larger}], 0)["leaks"]
+    assert leftovers([*grown, {"a": largest}], 0)["leaks"] == [
+        "a: 9.0 MiB more memory than halfway"
+    ]
 
 
 def test_lost_processes_and_open_requests_are_told() -> None:
-    told = stalls.leaks([{"a": HELD}, {"a": HELD}, {"b": HELD}], 2)["leaks"]
+    told = leftovers([{"a": HELD}, {"a": HELD}, {"b": HELD}], 2)["leaks"]
     assert sorted(told) == ["2 requests are open", "a is not what it was", "b is not what it was"]
 
 
@@ -128,6 +140,14 @@ def test_cases_are_checked() -> None:
     assert stalls.cases_of(",".join(CASES)) == list(CASES)
     with pytest.raises(InvalidSettings, match="half-sent"):
         stalls.cases_of("unread,nonsense")
+
+
+def test_only_cases_about_memory_get_little() -> None:
+    assert stalls.by_memory(["all", "unread", "memory-full", "stopped"]) == {
+        "plenty": ["unread", "stopped"],
+        "scarce": ["all", "memory-full"],
+    }
+    assert stalls.by_memory(["unread"]) == {"plenty": ["unread"]}
 
 
 # What it sends

@@ -67,6 +67,23 @@ class Session(Protocol):
         """Return whether so many bytes of an answer may wait until the client reads."""
         ...
 
+    @property
+    def behind(self) -> bool:
+        """Whether the client reads nothing of much that it has asked for."""
+        ...
+
+    def when_read(self, number: int, begin: Callable[[], None]) -> None:
+        """Call back when the client reads.
+
+        Args:
+            number: of the stream.
+        """
+        ...
+
+    def never_mind(self, number: int) -> None:
+        """Do not call back; if that was wanted at all."""
+        ...
+
     async def drained(self) -> None:
         """Return when the transport takes more."""
         ...

@@ -77,11 +77,18 @@ class DirectCall(Call):
                 self.refuse(grpc.StatusCode.INVALID_ARGUMENT, f"{ONE_MESSAGE}, found more")
                 return
             self._message = message
-        if ended:
+        if ended and self._session.behind:
+            self._wait()
+        elif ended:
             self._begin()
         elif self._hold(self._reader.held_bytes + len(self._message or b"")):
             self._session.connection.grant(self._stream, size)
             self._session.flush_soon()
+
+    def _wait(self) -> None:
+        """Let a client begin to read what it asked for before more is made for it."""
+        if self._hold(self._reader.held_bytes + len(self._message or b"")):
+            self._session.when_read(self._stream.number, self._begin)
 
     def _begin(self) -> None:
         message, self._message = self._message, None
@@ -120,5 +127,6 @@ class DirectCall(Call):
         self.refuse(grpc.StatusCode.INTERNAL, FAILED)
 
     def _drop_work(self) -> None:
+        self._session.never_mind(self._stream.number)
         if self._asked is not None:
             self._asked.outcome.cancel()

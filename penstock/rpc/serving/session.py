@@ -24,6 +24,7 @@ from penstock.rpc.serving.refused import RefusedCall
 _HIGH_WATER_BYTES = 1 << 20
 # What a connection may send in one turn of the loop: others want to be heard, too.
 _TURN_BYTES = 1 << 19
+_READS_S = 1.0  # a client that reads makes room more often
 _MUCH_OUTPUT_BYTES = 2 << 20  # a client that asks for more before it was sent is not heard
 # There asyncio's `writelines` never pauses a writer (CVE-2024-12254).
 _WRITES_WITHOUT_PAUSE = (3, 12) <= sys.version_info < (3, 12, 9)
@@ -36,12 +37,14 @@ class SessionLimits:
     Attributes:
         message_bytes: largest message.
         held_bytes: of unfinished requests, and of answers for which the client makes no room.
+        unread_bytes: of such answers; further calls of a client that reads nothing wait.
         silence_s: after this long without a byte the client is asked whether it is there; after as
             long again without an answer its connection is closed.
     """
 
     message_bytes: Bytes
     held_bytes: Bytes
+    unread_bytes: Bytes = 4 << 20
     silence_s: float = 30.0
 
 
@@ -78,6 +81,8 @@ class Session(asyncio.Protocol):
         self._reading = True
         self._heard = True
         self._full: asyncio.Future[None] | None = None
+        self._behind: dict[int, Callable[[], None]] = {}  # calls that wait until it reads
+        self._read_s = 0.0  # when the client last made room for what waits
         self._watch: asyncio.TimerHandle | None = None
         self.now_s = self._loop.time
 
@@ -103,6 +108,20 @@ class Session(asyncio.Protocol):
         connection = self.connection
         waiting = connection.queued_bytes + connection.output_bytes + self._in_transport()
         return size + waiting <= self._limits.held_bytes
+
+    @property
+    def behind(self) -> bool:
+        """Whether the client reads nothing of much that it has asked for."""
+        unread = self.connection.queued_bytes > self._limits.unread_bytes
+        return unread and self.now_s() - self._read_s > _READS_S
+
+    def when_read(self, number: int, begin: Callable[[], None]) -> None:
+        """Call back when the client reads."""
+        self._behind[number] = begin
+
+    def never_mind(self, number: int) -> None:
+        """Do not call back."""
+        self._behind.pop(number, None)
 
     async def drained(self) -> None:
         """Return when the transport takes more."""
@@ -137,10 +156,19 @@ class Session(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take what came."""
         self._heard = True
+        unread_bytes = self.connection.queued_bytes
         self.connection.receive(data)
+        if self.connection.queued_bytes < unread_bytes:
+            self._note_reading()
         if self.connection.has_output or self.connection.over:
             self.flush_soon()
             self._read_or_wait()
+
+    def _note_reading(self) -> None:
+        """Go on with the calls of a client that has made some room."""
+        self._read_s = self.now_s()
+        while self._behind:
+            self._behind.pop(next(iter(self._behind)))()
 
     def pause_writing(self) -> None:
         """Take nothing more from a client that does not read."""

@@ -143,6 +143,50 @@ async def test_a_client_that_makes_no_room() -> None:
         assert waiting_bytes(session_of(served)) < 3 * MIB
 
 
+async def test_calls_of_a_client_that_makes_no_room_wait_until_it_makes_some() -> None:
+    async with a_served_echo(unread_bytes=2 * MIB) as served, a_client(served, 0) as client:
+        for number in range(1, 5, 2):
+            client.say(call(number, "Direct", b"hold"))
+            await eventually(lambda: len(served.echo.pending) > number // 2)  # noqa: B023
+            served.echo.pending[-1].set_result(bytes(MIB))
+        await eventually(lambda: session_of(served).behind)
+        for number in range(5, 41, 2):
+            client.say(call(number, "Direct", b"hold"))
+        client.say(frames.reset_frame(39, ErrorCode.CANCEL))
+        await others_are_served(served)
+        assert len(served.echo.pending) == 2
+        assert waiting_bytes(session_of(served)) < 3 * MIB
+        assert len(vars(session_of(served))["_behind"]) == 17
+        client.say(frames.window_update(1, 1))
+        await eventually(lambda: len(served.echo.pending) == 19)
+        assert not vars(session_of(served))["_behind"]
+
+
+async def test_no_call_waits_of_a_client_that_reads_slowly() -> None:
+    async with a_served_echo(unread_bytes=1) as served, a_client(served, 0) as client:
+        client.say(call(1, "Direct", bytes(1000)))
+        await client.frame(frames.HEADERS)
+        for number in range(3, 23, 2):
+            client.say(frames.window_update(1, 1), call(number, "Direct", b"hold"))
+        await eventually(lambda: len(served.echo.pending) == 10)
+        assert session_of(served).connection.queued_bytes > 900
+
+
+async def test_calls_that_wait_keep_to_their_deadlines_and_end_with_their_client() -> None:
+    async with a_served_echo(unread_bytes=1) as served:
+        async with a_client(served, 0) as client:
+            client.say(call(1, "Direct", bytes(100)))
+            await client.frame(frames.HEADERS)
+            late = head(3, "Direct", (b"grpc-timeout", b"50m"))
+            client.say(late + some_data(3, prefixed(b"late"), frames.END_STREAM))
+            client.say(call(5, "Direct", b"waits"))
+            number, trailers = await client.frame(frames.HEADERS)
+            assert (number, b"deadline" in trailers) == (3, True)
+            session = session_of(served)
+            assert list(vars(session)["_behind"]) == [5]
+        await eventually(lambda: not vars(session)["_behind"])
+
+
 def pieces(number: int, sent: bytes) -> list[bytes]:
     size = frames.USUAL_FRAME
     cut = [sent[at : at + size] for at in range(0, len(sent), size)]
