@@ -29,7 +29,7 @@ _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class SharedRegions:
-    """The regions of one frontend process.
+    """The regions that one process knows.
 
     Args:
         most: regions that may be registered at once.
@@ -43,7 +43,7 @@ class SharedRegions:
         self._directory = directory
         self._regions: dict[str, Region] = {}
 
-    def register(self, name: str, key: str, offset: Bytes, size: Bytes) -> None:
+    def register(self, name: str, key: str, offset: Bytes, size: Bytes) -> Region:
         """Open part of an object under a name.
 
         Raises:
@@ -61,14 +61,34 @@ class SharedRegions:
         except InvalidRequest:
             os.close(file)
             raise
+        region = Region(name=name, key=key, offset=offset, size=size, file=file)
+        self._regions[name] = region
+        return region
+
+    def adopt(self, path: str, name: str, key: str, offset: Bytes, size: Bytes) -> None:
+        """Know a region that another process of the server has registered.
+
+        Args:
+            path: of that process's descriptor of the object.
+
+        Raises:
+            PenstockError: it cannot be opened.
+        """
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise PenstockError(f"{_named(name)}: {error.strerror}") from error
         self._regions[name] = Region(name=name, key=key, offset=offset, size=size, file=file)
 
     def unregister(self, name: str) -> None:
         """Forget a region, or all if no name is given; what is not there is no error."""
-        for each in [name] if name else list(self._regions):
-            region = self._regions.pop(each, None)
-            if region is not None:
-                os.close(region.file)
+        for each in self.withdraw(name):
+            os.close(each.file)
+
+    def withdraw(self, name: str) -> list[Region]:
+        """Forget a region, or all, but leave the files open: they are the caller's now."""
+        names = [name] if name else list(self._regions)
+        return [self._regions.pop(each) for each in names if each in self._regions]
 
     def listed(self, name: str) -> Iterable[Region]:
         """Return a region, or all if no name is given.
@@ -147,6 +167,21 @@ class SharedRegions:
         return region
 
 
+class OwnRegistrar:
+    """Registers in the only process there is."""
+
+    def __init__(self, regions: SharedRegions) -> None:
+        self._regions = regions
+
+    async def register(self, name: str, key: str, offset: Bytes, size: Bytes) -> None:
+        """Take a region in."""
+        self._regions.register(name, key, offset, size)
+
+    async def unregister(self, name: str) -> None:
+        """Let go of a region, or of all if no name is given."""
+        self._regions.unregister(name)
+
+
 def _check_size(file: int, offset: Bytes, size: Bytes) -> None:
     found = os.fstat(file).st_size
     if size < 1 or offset + size > found:
@@ -161,4 +196,8 @@ def _cut_off(place: Place, expected: Bytes, found: Bytes) -> InvalidRequest:
 
 
 def _where(place: Place) -> str:
-    return f"shared memory region {quoted(place.region)}"
+    return _named(place.region)
+
+
+def _named(region: str) -> str:
+    return f"shared memory region {quoted(region)}"

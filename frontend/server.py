@@ -28,8 +28,8 @@ from frontend.local_couriers import LocalCouriers
 from frontend.metrics import Metrics
 from frontend.pages import Page, Pages, serve_pages, text_page
 from frontend.reception import OwnReception, Reception
-from frontend.regions import SharedRegions
-from frontend.servicer import Desk
+from frontend.regions import OwnRegistrar, SharedRegions
+from frontend.servicer import Desk, SharedMemory
 from frontend.settings import Settings
 from frontend.statistics import Statistics
 from penstock.aio.clock import MonotonicClock
@@ -153,6 +153,7 @@ class Frontend:
             emulated=lambda: self._backend.emulated,
             counted=lambda: self._statistics.written(self._signatures()),
             refusals=self._metrics,
+            regions=self._regions(),
         )
         self._reception = AcceptorReception(self._settings, office, couriers)
         return couriers.hired_by
@@ -262,8 +263,14 @@ class Frontend:
             emulated=lambda: self._backend.emulated,
             queue_samples=self._settings.queue_samples,
             stream_requests=self._settings.stream_requests,
-            regions=self._regions(),
+            shared_memory=self._shared_memory(),
         )
+
+    def _shared_memory(self) -> SharedMemory | None:
+        regions = self._regions()
+        if regions is None:
+            return None
+        return SharedMemory(regions=regions, registrar=OwnRegistrar(regions))
 
     def _regions(self) -> SharedRegions | None:
         settings = self._settings

@@ -22,7 +22,7 @@ from frontend.regions import SharedRegions
 from penstock.domain.errors import PenstockError, UnknownName
 from penstock.domain.ids import ModelName
 from penstock.domain.tensors import Tensor
-from penstock.domain.units import Micros, micros_from_seconds, ms_from_micros
+from penstock.domain.units import Bytes, Micros, micros_from_seconds, ms_from_micros
 from penstock.rpc import oip, oip_descriptions
 from penstock.rpc.oip import ModelSignature, Query
 from penstock.rpc.oip_answers import AnswerWriter, stream_error
@@ -58,6 +58,39 @@ class Refusals(Protocol):
         ...
 
 
+class Registrar(Protocol):
+    """Who takes clients' shared memory in, wherever it is needed."""
+
+    async def register(self, name: str, key: str, offset: Bytes, size: Bytes) -> None:
+        """Have part of an object known under a name; return when it is.
+
+        Raises:
+            PenstockError: it cannot be.
+        """
+        ...
+
+    async def unregister(self, name: str) -> None:
+        """Let go of a region, or of all if no name is given; what is not there is no error.
+
+        Raises:
+            PenstockError: not everybody has.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedMemory:
+    """Shared memory of clients.
+
+    Attributes:
+        regions: those that are known here.
+        registrar: decides which are.
+    """
+
+    regions: SharedRegions
+    registrar: Registrar
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
     """What the service works with.
@@ -67,7 +100,7 @@ class Desk:
         emulated: whether answers are timed by emulated devices.
         queue_samples: samples of a model that may wait.
         stream_requests: requests of one stream that may be under way at once.
-        regions: shared memory that clients may register; None: they may not.
+        shared_memory: that clients may register; None: they may not.
     """
 
     catalogue: Catalogue
@@ -78,7 +111,7 @@ class Desk:
     emulated: Callable[[], bool]
     queue_samples: int
     stream_requests: int
-    regions: SharedRegions | None = None
+    shared_memory: SharedMemory | None = None
 
 
 # Calls that are given encoded messages, and return such.
@@ -90,7 +123,8 @@ class InferenceServicer:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._reader = InferReader(lambda name: desk.catalogue.find(name).signature, desk.regions)
+        self._regions = desk.shared_memory.regions if desk.shared_memory else None
+        self._reader = InferReader(lambda name: desk.catalogue.find(name).signature, self._regions)
         self._writer = AnswerWriter()
 
     # Health and metadata
@@ -124,7 +158,7 @@ class InferenceServicer:
         self, _request: pb.ServerMetadataRequest, _context: Context
     ) -> pb.ServerMetadataResponse:
         """Tell name, version and extensions."""
-        offered = self._desk.regions is not None
+        offered = self._desk.shared_memory is not None
         return oip_descriptions.write_server_metadata(shared_memory=offered)
 
     async def ModelMetadata(
@@ -178,9 +212,9 @@ class InferenceServicer:
         self, request: pb.SystemSharedMemoryStatusRequest, context: Context
     ) -> pb.SystemSharedMemoryStatusResponse:
         """List one region that clients registered, or all if none is named."""
-        regions = await self._regions(context)
+        memory = await self._shared_memory(context)
         try:
-            return oip_descriptions.write_regions(regions.listed(request.name))
+            return oip_descriptions.write_regions(memory.regions.listed(request.name))
         except UnknownName as error:
             await context.abort(error_status(error), clipped(str(error)))
 
@@ -188,9 +222,10 @@ class InferenceServicer:
         self, request: pb.SystemSharedMemoryRegisterRequest, context: Context
     ) -> pb.SystemSharedMemoryRegisterResponse:
         """Take part of an object in this host's shared memory."""
-        regions = await self._regions(context)
+        memory = await self._shared_memory(context)
+        asked = (request.name, request.key, request.offset, request.byte_size)
         try:
-            regions.register(request.name, request.key, request.offset, request.byte_size)
+            await memory.registrar.register(*asked)
         except PenstockError as error:
             await context.abort(error_status(error), clipped(str(error)))
         return pb.SystemSharedMemoryRegisterResponse()
@@ -199,13 +234,17 @@ class InferenceServicer:
         self, request: pb.SystemSharedMemoryUnregisterRequest, context: Context
     ) -> pb.SystemSharedMemoryUnregisterResponse:
         """Let go of a region, or of all if none is named."""
-        (await self._regions(context)).unregister(request.name)
+        memory = await self._shared_memory(context)
+        try:
+            await memory.registrar.unregister(request.name)
+        except PenstockError as error:
+            await context.abort(error_status(error), clipped(str(error)))
         return pb.SystemSharedMemoryUnregisterResponse()
 
-    async def _regions(self, context: Context) -> SharedRegions:
-        if self._desk.regions is None:
+    async def _shared_memory(self, context: Context) -> SharedMemory:
+        if self._desk.shared_memory is None:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, _NO_REGIONS)
-        return self._desk.regions
+        return self._desk.shared_memory
 
     # Inference: these take and return encoded messages
 
@@ -291,7 +330,7 @@ class InferenceServicer:
         return outcome.outputs
 
     def _place(self, query: Query, outputs: Sequence[Tensor]) -> None:
-        regions = self._desk.regions
+        regions = self._regions
         try:
             for tensor in outputs:
                 if regions is not None and tensor.name in query.places:

@@ -84,7 +84,7 @@ class Settings:
         for name in ("queue_samples", "stream_requests"):
             _check(name, getattr(self, name), 1, 1 << 31)
         _check("acceptors", self.acceptors, 0, _MOST_ACCEPTORS)
-        _check("shared_memory_regions", self.regions, 0, 0 if self.acceptors else _MOST_REGIONS)
+        _check("shared_memory_regions", self.regions, 0, _MOST_REGIONS)
         if self.wire not in WIRES:
             raise InvalidSettings("settings", "wire", " or ".join(WIRES), self.wire)
         _check("max_message_mib", self.max_message_mib, 1, 2047)
@@ -93,13 +93,10 @@ class Settings:
 
     @property
     def regions(self) -> int:
-        """How many shared memory regions clients may register; 0: shared memory is refused.
-
-        Acceptors take none: a client's connections may end in several of them.
-        """
+        """How many shared memory regions clients may register; 0: shared memory is refused."""
         if self.shared_memory_regions is not None:
             return self.shared_memory_regions
-        return _USUAL_REGIONS if self.host in _LOOPBACKS and not self.acceptors else 0
+        return _USUAL_REGIONS if self.host in _LOOPBACKS else 0
 
     @property
     def max_message_bytes(self) -> int:

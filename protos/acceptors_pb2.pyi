@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Notice(_message.Message):
-    __slots__ = ("listening", "broken", "arrived", "cancelled", "reported", "delivered", "failed", "unreachable", "refused", "statistics_asked", "idle", "settings", "errand", "forgotten", "answered", "dropped", "joined", "parted", "standing", "closed", "stopped", "statistics")
+    __slots__ = ("listening", "broken", "arrived", "cancelled", "reported", "delivered", "failed", "unreachable", "refused", "asked", "idle", "region_change_made", "settings", "errand", "forgotten", "answered", "dropped", "joined", "parted", "standing", "closed", "stopped", "answer", "region_change")
     LISTENING_FIELD_NUMBER: _ClassVar[int]
     BROKEN_FIELD_NUMBER: _ClassVar[int]
     ARRIVED_FIELD_NUMBER: _ClassVar[int]
@@ -18,8 +18,9 @@ class Notice(_message.Message):
     FAILED_FIELD_NUMBER: _ClassVar[int]
     UNREACHABLE_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
-    STATISTICS_ASKED_FIELD_NUMBER: _ClassVar[int]
+    ASKED_FIELD_NUMBER: _ClassVar[int]
     IDLE_FIELD_NUMBER: _ClassVar[int]
+    REGION_CHANGE_MADE_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     ERRAND_FIELD_NUMBER: _ClassVar[int]
     FORGOTTEN_FIELD_NUMBER: _ClassVar[int]
@@ -30,7 +31,8 @@ class Notice(_message.Message):
     STANDING_FIELD_NUMBER: _ClassVar[int]
     CLOSED_FIELD_NUMBER: _ClassVar[int]
     STOPPED_FIELD_NUMBER: _ClassVar[int]
-    STATISTICS_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    REGION_CHANGE_FIELD_NUMBER: _ClassVar[int]
     listening: Listening
     broken: Broken
     arrived: RequestArrival
@@ -40,8 +42,9 @@ class Notice(_message.Message):
     failed: BatchFault
     unreachable: LostInstance
     refused: str
-    statistics_asked: int
+    asked: Question
     idle: bool
+    region_change_made: RegionChangeMade
     settings: AcceptorSettings
     errand: Errand
     forgotten: int
@@ -52,11 +55,12 @@ class Notice(_message.Message):
     standing: Standing
     closed: bool
     stopped: bool
-    statistics: StatisticsAnswer
-    def __init__(self, listening: _Optional[_Union[Listening, _Mapping]] = ..., broken: _Optional[_Union[Broken, _Mapping]] = ..., arrived: _Optional[_Union[RequestArrival, _Mapping]] = ..., cancelled: _Optional[int] = ..., reported: _Optional[_Union[_link_pb2.StageReport, _Mapping]] = ..., delivered: _Optional[int] = ..., failed: _Optional[_Union[BatchFault, _Mapping]] = ..., unreachable: _Optional[_Union[LostInstance, _Mapping]] = ..., refused: _Optional[str] = ..., statistics_asked: _Optional[int] = ..., idle: bool = ..., settings: _Optional[_Union[AcceptorSettings, _Mapping]] = ..., errand: _Optional[_Union[Errand, _Mapping]] = ..., forgotten: _Optional[int] = ..., answered: _Optional[_Union[RequestAnswered, _Mapping]] = ..., dropped: _Optional[_Union[RequestDropped, _Mapping]] = ..., joined: _Optional[_Union[JoinedInstance, _Mapping]] = ..., parted: _Optional[_Union[LostInstance, _Mapping]] = ..., standing: _Optional[_Union[Standing, _Mapping]] = ..., closed: bool = ..., stopped: bool = ..., statistics: _Optional[_Union[StatisticsAnswer, _Mapping]] = ...) -> None: ...
+    answer: Answer
+    region_change: RegionChange
+    def __init__(self, listening: _Optional[_Union[Listening, _Mapping]] = ..., broken: _Optional[_Union[Broken, _Mapping]] = ..., arrived: _Optional[_Union[RequestArrival, _Mapping]] = ..., cancelled: _Optional[int] = ..., reported: _Optional[_Union[_link_pb2.StageReport, _Mapping]] = ..., delivered: _Optional[int] = ..., failed: _Optional[_Union[BatchFault, _Mapping]] = ..., unreachable: _Optional[_Union[LostInstance, _Mapping]] = ..., refused: _Optional[str] = ..., asked: _Optional[_Union[Question, _Mapping]] = ..., idle: bool = ..., region_change_made: _Optional[_Union[RegionChangeMade, _Mapping]] = ..., settings: _Optional[_Union[AcceptorSettings, _Mapping]] = ..., errand: _Optional[_Union[Errand, _Mapping]] = ..., forgotten: _Optional[int] = ..., answered: _Optional[_Union[RequestAnswered, _Mapping]] = ..., dropped: _Optional[_Union[RequestDropped, _Mapping]] = ..., joined: _Optional[_Union[JoinedInstance, _Mapping]] = ..., parted: _Optional[_Union[LostInstance, _Mapping]] = ..., standing: _Optional[_Union[Standing, _Mapping]] = ..., closed: bool = ..., stopped: bool = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., region_change: _Optional[_Union[RegionChange, _Mapping]] = ...) -> None: ...
 
 class AcceptorSettings(_message.Message):
-    __slots__ = ("name", "host", "port", "reachable_host", "max_message_bytes", "queue_samples", "stream_requests", "reflection", "clock_zero_ns", "plan", "models", "wire")
+    __slots__ = ("name", "host", "port", "reachable_host", "max_message_bytes", "queue_samples", "stream_requests", "reflection", "clock_zero_ns", "plan", "models", "wire", "shared_memory_regions")
     NAME_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
     PORT_FIELD_NUMBER: _ClassVar[int]
@@ -69,6 +73,7 @@ class AcceptorSettings(_message.Message):
     PLAN_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
     WIRE_FIELD_NUMBER: _ClassVar[int]
+    SHARED_MEMORY_REGIONS_FIELD_NUMBER: _ClassVar[int]
     name: str
     host: str
     port: int
@@ -81,7 +86,8 @@ class AcceptorSettings(_message.Message):
     plan: str
     models: _containers.RepeatedCompositeFieldContainer[ModelTensors]
     wire: str
-    def __init__(self, name: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., reachable_host: _Optional[str] = ..., max_message_bytes: _Optional[int] = ..., queue_samples: _Optional[int] = ..., stream_requests: _Optional[int] = ..., reflection: bool = ..., clock_zero_ns: _Optional[int] = ..., plan: _Optional[str] = ..., models: _Optional[_Iterable[_Union[ModelTensors, _Mapping]]] = ..., wire: _Optional[str] = ...) -> None: ...
+    shared_memory_regions: int
+    def __init__(self, name: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., reachable_host: _Optional[str] = ..., max_message_bytes: _Optional[int] = ..., queue_samples: _Optional[int] = ..., stream_requests: _Optional[int] = ..., reflection: bool = ..., clock_zero_ns: _Optional[int] = ..., plan: _Optional[str] = ..., models: _Optional[_Iterable[_Union[ModelTensors, _Mapping]]] = ..., wire: _Optional[str] = ..., shared_memory_regions: _Optional[int] = ...) -> None: ...
 
 class ModelTensors(_message.Message):
     __slots__ = ("model", "version", "inputs", "outputs")
@@ -242,10 +248,58 @@ class Standing(_message.Message):
     unready: _containers.ScalarMap[str, str]
     def __init__(self, serving: bool = ..., emulated: bool = ..., unready: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
-class StatisticsAnswer(_message.Message):
-    __slots__ = ("asked", "response")
+class Question(_message.Message):
+    __slots__ = ("number", "statistics", "register", "unregister")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    STATISTICS_FIELD_NUMBER: _ClassVar[int]
+    REGISTER_FIELD_NUMBER: _ClassVar[int]
+    UNREGISTER_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    statistics: bool
+    register: SharedRegion
+    unregister: str
+    def __init__(self, number: _Optional[int] = ..., statistics: bool = ..., register: _Optional[_Union[SharedRegion, _Mapping]] = ..., unregister: _Optional[str] = ...) -> None: ...
+
+class Answer(_message.Message):
+    __slots__ = ("asked", "status", "details", "response")
     ASKED_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    DETAILS_FIELD_NUMBER: _ClassVar[int]
     RESPONSE_FIELD_NUMBER: _ClassVar[int]
     asked: int
+    status: str
+    details: str
     response: bytes
-    def __init__(self, asked: _Optional[int] = ..., response: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, asked: _Optional[int] = ..., status: _Optional[str] = ..., details: _Optional[str] = ..., response: _Optional[bytes] = ...) -> None: ...
+
+class SharedRegion(_message.Message):
+    __slots__ = ("name", "key", "offset", "byte_size", "path")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    BYTE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    key: str
+    offset: int
+    byte_size: int
+    path: str
+    def __init__(self, name: _Optional[str] = ..., key: _Optional[str] = ..., offset: _Optional[int] = ..., byte_size: _Optional[int] = ..., path: _Optional[str] = ...) -> None: ...
+
+class RegionChange(_message.Message):
+    __slots__ = ("number", "opened", "closed")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    OPENED_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    opened: _containers.RepeatedCompositeFieldContainer[SharedRegion]
+    closed: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, number: _Optional[int] = ..., opened: _Optional[_Iterable[_Union[SharedRegion, _Mapping]]] = ..., closed: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class RegionChangeMade(_message.Message):
+    __slots__ = ("number", "problem")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    problem: str
+    def __init__(self, number: _Optional[int] = ..., problem: _Optional[str] = ...) -> None: ...

@@ -1,33 +1,32 @@
 """An acceptor: takes requests, holds their tensors, carries their rows. Decides nothing.
 
 What it knows of the fleet and of the fate of requests the dispatcher has told it. Its counterpart
-in the dispatcher's process is `frontend.acceptors.peer`.
+in the dispatcher's process is `frontend.acceptors.peers`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from collections.abc import Coroutine, Sequence
 
 from frontend.acceptors import notices
+from frontend.acceptors.questions import Questions
 from frontend.acceptors.stream import NoticeStream
 from frontend.admission import Admission
 from frontend.courier import Courier
 from frontend.door import Door, DoorSettings
 from frontend.ingress import Ingress
 from frontend.instance_links import InstanceLinks
-from frontend.servicer import Desk
+from frontend.regions import SharedRegions
+from frontend.servicer import Desk, SharedMemory
 from penstock.aio.clock import MonotonicClock
-from penstock.domain.errors import InvariantViolation
+from penstock.domain.errors import InvariantViolation, PenstockError
 from penstock.domain.ids import BatchId, InstanceId, ModelName, RequestId
 from penstock.rpc.links import LinkReceiver, LinkServer
-from penstock.rpc.oip import ModelSignature
 from penstock.scheduling.effects import CompleteRequest
 from penstock.scheduling.events import Event, RequestArrived, RequestCancelled
 from protos import acceptors_pb2 as pb
-from protos.inference_pb2 import ModelStatisticsResponse
 from protos.link_pb2 import FrameHeader
 
 _STARTING = "the server is starting"
@@ -53,8 +52,8 @@ class Acceptor:
         self._stream = stream
         self._standing = pb.Standing()
         self._told = asyncio.Event()
-        self._questions: dict[int, asyncio.Future[bytes]] = {}
-        self._question_ids = itertools.count()
+        self._questions = Questions(self._say)
+        self._regions = _regions(settings)
         self._tasks: set[asyncio.Task[None]] = set()
         self.stopped = asyncio.Event()
         self._ingress = Ingress()
@@ -71,13 +70,19 @@ class Acceptor:
         return Desk(
             catalogue=notices.read_catalogue(settings),
             admission=self._admission,
-            statistics=self,
+            statistics=self._questions,
             metrics=self,
             unready=self._unready,
             emulated=lambda: self._standing.emulated,
             queue_samples=settings.queue_samples,
             stream_requests=settings.stream_requests,
+            shared_memory=self._shared_memory(),
         )
+
+    def _shared_memory(self) -> SharedMemory | None:
+        if self._regions is None:
+            return None
+        return SharedMemory(regions=self._regions, registrar=self._questions)
 
     # Life
 
@@ -132,8 +137,10 @@ class Acceptor:
                 self._part(notice.parted)
             case "standing":
                 self._stand(notice.standing)
-            case "statistics":
-                self._answer(notice.statistics)
+            case "answer":
+                self._questions.take(notice.answer)
+            case "region_change" if self._regions is not None:
+                self._change(self._regions, notice.region_change)
             case "closed":
                 self._close()
             case "stopped":
@@ -159,10 +166,19 @@ class Acceptor:
         await self._admission.idle()
         self._say(pb.Notice(idle=True))
 
-    def _answer(self, answer: pb.StatisticsAnswer) -> None:
-        future = self._questions.pop(answer.asked, None)
-        if future is not None and not future.done():
-            future.set_result(answer.response)
+    def _change(self, regions: SharedRegions, change: pb.RegionChange) -> None:
+        """Know other regions from now on, and tell when that is so."""
+        problem = ""
+        for name in change.closed:
+            regions.unregister(name)
+        for each in change.opened:
+            try:
+                regions.adopt(each.path, each.name, each.key, each.offset, each.byte_size)
+            except PenstockError as error:
+                problem = str(error)
+                _log.warning("%s", problem)
+        made = pb.RegionChangeMade(number=change.number, problem=problem)
+        self._say(pb.Notice(region_change_made=made))
 
     # What requests do
 
@@ -183,20 +199,6 @@ class Acceptor:
     def refused(self, status: str) -> None:
         """Have a request counted that got no further."""
         self._say(pb.Notice(refused=status))
-
-    async def tell(self, signatures: Sequence[ModelSignature]) -> ModelStatisticsResponse:
-        """Ask the dispatcher what was counted of these models."""
-        number = next(self._question_ids)
-        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._questions[number] = future
-        self._say(pb.Notice(statistics_asked=number))
-        try:
-            counted = ModelStatisticsResponse.FromString(await future)
-        finally:
-            self._questions.pop(number, None)
-        wanted = {each.name for each in signatures}
-        chosen = [each for each in counted.model_stats if each.name in wanted]
-        return ModelStatisticsResponse(model_stats=chosen)
 
     # What instances do
 
@@ -234,6 +236,11 @@ class Acceptor:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _regions(settings: pb.AcceptorSettings) -> SharedRegions | None:
+    most = settings.shared_memory_regions
+    return SharedRegions(most, settings.max_message_bytes) if most else None
 
 
 def _door_settings(settings: pb.AcceptorSettings) -> DoorSettings:

@@ -17,8 +17,10 @@ from frontend.acceptors.couriers import AcceptorCouriers
 from frontend.acceptors.keeper import Callbacks, Keeper
 from frontend.acceptors.peers import Peer
 from frontend.acceptors.port import reserve
+from frontend.acceptors.registrar import SpreadingRegistrar
 from frontend.catalogue import Catalogue
 from frontend.door import GRACE_S
+from frontend.regions import SharedRegions
 from frontend.servicer import Refusals
 from frontend.settings import Settings
 from penstock.aio.loops import usual_loop
@@ -42,6 +44,7 @@ class Office:
         emulated: whether answers are timed by emulated devices.
         counted: what was counted of every model.
         refusals: counts the requests that got no further.
+        regions: shared memory that clients may register; None: they may not.
     """
 
     plan: Plan
@@ -51,6 +54,7 @@ class Office:
     emulated: Callable[[], bool]
     counted: Callable[[], ModelStatisticsResponse]
     refusals: Refusals
+    regions: SharedRegions | None = None
 
 
 class AcceptorReception:
@@ -60,6 +64,9 @@ class AcceptorReception:
         self._settings = settings
         self._office = office
         self._couriers = couriers
+        self._registrar: SpreadingRegistrar | None = None
+        if office.regions is not None:
+            self._registrar = SpreadingRegistrar(office.regions, couriers.peers)
         self._numbers = itertools.count()
         self._holder: socket.socket | None = None
         self._port = 0
@@ -88,7 +95,7 @@ class AcceptorReception:
     async def start(self) -> None:
         """Start the acceptors; return when all listen."""
         loop = usual_loop(uvloop=self._settings.uvloop)
-        callbacks = Callbacks(welcome=self._welcome, hear=self._hear, leave=self._couriers.leave)
+        callbacks = Callbacks(welcome=self._welcome, hear=self._hear, leave=self._leave)
         number = self._numbers.__next__
         self._keepers = [Keeper(number, loop, callbacks) for _ in range(self._settings.acceptors)]
         try:
@@ -134,9 +141,16 @@ class AcceptorReception:
     def _welcome(self, peer: Peer) -> None:
         peer.say(pb.Notice(settings=self._settings_of(peer)))
         self._couriers.enter(peer)
-        peer.say(self._standing())
+        if self._registrar is not None:
+            self._registrar.enter(peer)
+        peer.say(self._standing())  # now it lets clients in
         if self._closed:
             peer.say(pb.Notice(closed=True))
+
+    def _leave(self, peer: Peer) -> None:
+        self._couriers.leave(peer)
+        if self._registrar is not None:
+            self._registrar.leave(peer)
 
     def _hear(self, peer: Peer, notice: pb.Notice) -> None:
         match notice.WhichOneof("kind"):
@@ -149,10 +163,12 @@ class AcceptorReception:
                 peer.idle.set()
             case "refused":
                 self._office.refusals.refused(notice.refused)
-            case "statistics_asked":
+            case "asked" if notice.asked.HasField("statistics"):
                 response = self._office.counted().SerializeToString()
-                answer = pb.StatisticsAnswer(asked=notice.statistics_asked, response=response)
-                peer.say(pb.Notice(statistics=answer))
+                answer = pb.Answer(asked=notice.asked.number, response=response)
+                peer.say(pb.Notice(answer=answer))
+            case "asked" | "region_change_made" if self._registrar is not None:
+                self._registrar.hear(peer, notice)
             case _:
                 self._couriers.hear(peer, notice)
 
@@ -182,6 +198,7 @@ class AcceptorReception:
             plan=write_plan(self._office.plan),
             models=notices.write_models(self._office.catalogue),
             wire=settings.wire,
+            shared_memory_regions=settings.regions,
         )
 
     def _peers(self) -> Iterable[Peer]:

@@ -40,8 +40,22 @@ _LONGEST_DETAILS: Bytes = 1000
 _CUT = "…"
 
 
+class Refused(PenstockError):
+    """What another process of the server did not do, with the status it gave.
+
+    Args:
+        status: by gRPC's name.
+    """
+
+    def __init__(self, status: str, details: str) -> None:
+        super().__init__(details)
+        self.status = status
+
+
 def error_status(error: PenstockError) -> grpc.StatusCode:
     """Return the status that tells an error to the client that caused it."""
+    if isinstance(error, Refused):
+        return grpc.StatusCode[error.status]
     if isinstance(error, UnknownName):
         return grpc.StatusCode.NOT_FOUND
     if isinstance(error, InvalidInput):

@@ -160,7 +160,7 @@ def test_who_listens_beyond_loopback_takes_no_regions_unless_told() -> None:
     assert some_settings().regions == 64
     assert some_settings(host="10.0.0.1").regions == 0
     assert some_settings(host="10.0.0.1", shared_memory_regions=3).regions == 3
-    assert some_settings(acceptors=2).regions == 0
+    assert some_settings(acceptors=2).regions == 64
 
 
 async def test_a_server_without_regions_says_so() -> None:
