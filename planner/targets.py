@@ -38,7 +38,8 @@ def close_in(state: Progress, tables: Sequence[PathTable], costs: Sequence[Float
     while state.open:
         last = low * (1 + step)
         target = min(guess, state.bound)
-        if hard < last and (target < last * (1 + step) or search.size(last) <= easy):
+        near = len(tables) > 1 and target < last * (1 + step)  # as hard, and it is not the end
+        if hard < last and (near or target < last or search.size(last) <= easy):
             target = last
         verdict = search.decide(target)
         if verdict.refuted:
