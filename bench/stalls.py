@@ -55,7 +55,7 @@ _WARM_UP_S = 1.0
 def main(
     *,
     cases: Annotated[str, typer.Option(help="What goes wrong, with commas.")] = ",".join(CASES),
-    rounds: Annotated[int, typer.Option(min=2, help="Quiet and disturbed windows of each.")] = 3,
+    rounds: Annotated[int, typer.Option(min=2, help="Quiet and disturbed windows of each.")] = 5,
     seconds: Annotated[
         float, typer.Option(min=1, max=60, callback=finite, help="Of a window.")
     ] = 1.5,
@@ -109,36 +109,40 @@ def timed(
     stage: Stage, cases: Sequence[str], rounds: int, seconds: float, lines: Lines
 ) -> list[Window]:
     """Return windows of each case, quiet and disturbed, by turns."""
-    warm_up(stage)
+    warm_up(stage, cases)
     windows: list[Window] = []
     tell_row("case         window      p50 ms   p99 ms  within SLO/s  refused  frontend MiB")
     for number in range(rounds):
         for case in cases:
             for disturbed in (False, True) if number % 2 == 0 else (True, False):
-                windows.append(one_window(stage, case, disturbed, seconds, number))
+                windows.append(
+                    one_window(stage, case, disturbed=disturbed, seconds=seconds, seed=number)
+                )
                 tell(windows[-1], number, stage.footprints()["frontend"], lines)
     return windows
 
 
 def counted(stage: Stage, cases: Sequence[str], rounds: int, seconds: float) -> dict[str, Any]:
     """Return what is left of disturbed windows of each case."""
-    warm_up(stage)
+    warm_up(stage, cases)
     held: list[Held] = [stage.footprints()]
     for number in range(rounds):
         for case in cases:
-            one_window(stage, case, True, seconds, number)
+            one_window(stage, case, disturbed=True, seconds=seconds, seed=number)
         stage.settle(held[0])
         held.append(stage.footprints())
     return leftovers(held, stage.open_requests())
 
 
-def warm_up(stage: Stage) -> None:
-    """Have every process do once what it will do."""
+def warm_up(stage: Stage, cases: Sequence[str]) -> None:
+    """Have every process do once what it will do: memory that is new to it costs page faults."""
     asyncio.run(run_window(stage, "", disturbed=False, seconds=_WARM_UP_S, seed=0))
+    for case in cases:
+        one_window(stage, case, disturbed=True, seconds=_WARM_UP_S, seed=0)
     stage.settle()
 
 
-def one_window(stage: Stage, case: str, disturbed: bool, seconds: float, seed: int) -> Window:
+def one_window(stage: Stage, case: str, *, disturbed: bool, seconds: float, seed: int) -> Window:
     """Return a window, once nothing is left of the one before."""
     stage.settle()
     return asyncio.run(run_window(stage, case, disturbed=disturbed, seconds=seconds, seed=seed))
