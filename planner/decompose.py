@@ -104,7 +104,7 @@ class TargetSearch:
         least = 1e-4 * float(price @ count) / max(1.0, float(count.sum()))
         priced = np.maximum(price, least)
         self._market = self._priced(priced / float(priced @ count))
-        self._few_classes = 1 < len(count) <= _FEW_CLASSES
+        self._few_classes = len(tables) > 1 and 1 < len(count) <= _FEW_CLASSES
         self._known = [Known() for _ in tables]
         self.near: list[Ints] = [np.arange(0) for _ in tables]
 
@@ -126,8 +126,9 @@ class TargetSearch:
         """Decide whether every model can have `target` times its weight."""
         market, best = self._market, None
         taken: list[list[Floats]] = [[] for _ in self._tables]
+        roughly = self._few_classes
         for _ in range(_MARKETS):
-            models, room = self._apart(target, market)
+            models, room = self._apart(target, market, roughly=roughly)
             self.near = [each.rows for each in models]
             if room <= _HAIR:
                 return Verdict(refuted=True, shares=1 - room)
@@ -140,6 +141,9 @@ class TargetSearch:
             divided = self._divided(market, models, room)
             if divided is not None:
                 return divided
+            if roughly:  # too many ways: know more of each model instead
+                roughly = False
+                continue
             if not answered:
                 break
             for own, each in zip(taken, models, strict=True):
@@ -150,7 +154,9 @@ class TargetSearch:
             market = self._priced(prices)
         return Verdict() if best is None else self._together(*best)
 
-    def _apart(self, target: float, market: Market) -> tuple[list[ModelWaste], float]:
+    def _apart(
+        self, target: float, market: Market, *, roughly: bool
+    ) -> tuple[list[ModelWaste], float]:
         """Return what each model wastes at the least, and what room that leaves; none: refuted.
 
         Of a model that is too hard only a part of that is known.
@@ -158,7 +164,9 @@ class TargetSearch:
         models = self._models(target, market)
         room = _room(models)
         step = room / _STEPS if len(models) > 1 else room  # a single one has all of it anyhow
-        effort, many = self._effort
+        effort, many = (_ROUGHLY, _MANY) if roughly else (_EACH, math.inf)
+        if len(models) == 1:
+            effort = _LONE
         while room > _HAIR:
             unsure = [each for each in models if not each.sure and not each.hard]
             for each in unsure:
@@ -169,17 +177,10 @@ class TargetSearch:
             room -= easiest.learn(self.solver.solve([easiest], easiest.most, market, effort))
         return models, room
 
-    @property
-    def _effort(self) -> tuple[Effort, float]:
-        """Return how exactly to look at each model, and how many paths it may have."""
-        if len(self._tables) == 1:
-            return _LONE, math.inf
-        return (_ROUGHLY, _MANY) if self._few_classes else (_EACH, math.inf)
-
     def _divided(self, market: Market, models: Sequence[ModelWaste], room: float) -> Verdict | None:
         """Decide by the ways to divide the fleet; None if there are too many."""
-        if len(models) == 1 or not self._few_classes:
-            return None  # a single one has all of the fleet
+        if not self._few_classes:
+            return None
         ways = [self._ways(at, market, each, room) for at, each in enumerate(models)]
         few = [each for each in ways if each is not None]
         if len(few) < len(models):

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from bench.fleets import Shape, make_fleet
+from bench.fleets import A100, KINDS, T4, Kind, Shape, make_fleet
 from penstock.domain.cluster import PlannerMode, PlannerOptions
 from planner.decompose import TargetSearch
+from planner.dividing import Divided, Division
 from planner.enumeration import enumerate_paths
 from planner.formulation import Problem, formulate
 from planner.inputs import gather_inputs
@@ -27,14 +28,16 @@ def settings(gap: float = 1e-5) -> SolverSettings:
     )
 
 
-def posed(mode: PlannerMode, models: int, seed: int) -> tuple[Task, Sequence[PathTable]]:
+def posed(
+    mode: PlannerMode, models: int, seed: int, kinds: tuple[Kind, ...] = KINDS
+) -> tuple[Task, Sequence[PathTable]]:
     options = PlannerOptions(
         mode=mode,
         packing="whole-gpu" if mode == "general" else "per-stage",
         max_stages=2,
         max_batch=1,
     )
-    shape = Shape(models=models, blocks=2, batches=(1,), shares=(1, 2))
+    shape = Shape(kinds=kinds, models=models, blocks=2, batches=(1,), shares=(1, 2))
     inputs = gather_inputs(*make_fleet(8, shape, options, seed))
     return task_of(inputs), enumerate_paths(inputs, estimate_rates(inputs, settings(1e-3)))
 
@@ -68,11 +71,40 @@ def test_what_is_proven_of_little_waste_says_nothing_of_more() -> None:
 @pytest.mark.parametrize(("models", "seed"), [(1, 0), (1, 1), (2, 0)])
 def test_no_target_is_misjudged(mode: PlannerMode, models: int, seed: int) -> None:
     task, tables = posed(mode, models, seed)
+    judge(task, tables)
+
+
+@pytest.mark.parametrize("mode", ["general", "compat"])
+@pytest.mark.parametrize(("models", "seed"), [(2, 0), (2, 1), (3, 2)])
+def test_no_target_is_misjudged_where_the_fleet_is_divided(
+    mode: PlannerMode, models: int, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    divided: list[Divided] = []
+
+    class Watched(Division):
+        def decide(self, order: Sequence[int]) -> Divided:
+            divided.append(super().decide(order))
+            return divided[-1]
+
+    monkeypatch.setattr("planner.decompose.Division", Watched)
+    monkeypatch.setattr("planner.decompose._MANY", -1)  # no model is asked by itself
+    task, tables = posed(mode, models, seed, (A100, T4))
+    judge(task, tables, (1.0001, 1.01, 1.1), (0.7, 0.9, 0.98, 0.9999))
+    assert {each.refuted for each in divided} == {True, False}
+
+
+def judge(
+    task: Task,
+    tables: Sequence[PathTable],
+    beyond: Sequence[float] = (1.001, 1.1),
+    within: Sequence[float] = (0.7, 0.98),
+) -> None:
+    """Compare the verdicts on targets around the optimum with what is true."""
     best = outright(task, tables)
     search = search_of(task, tables)
-    for part in (1.001, 1.1):
+    for part in beyond:
         assert search.decide(best * part).refuted
-    for part in (0.7, 0.98):
+    for part in within:
         verdict = search.decide(best * part)
         assert not verdict.refuted
         if verdict.reached is not None:  # else parts of GPUs leave holes
