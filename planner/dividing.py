@@ -30,7 +30,7 @@ Ask: TypeAlias = Callable[[int, Ints], Cheapest]
 
 @dataclass(frozen=True, slots=True)
 class Divided:
-    """What came of dividing: instances that fit together, or proof that there are none; or none."""
+    """What came of dividing: instances that fit together, proof that there are none, or neither."""
 
     instances: Instances
     refuted: bool

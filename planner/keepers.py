@@ -86,10 +86,9 @@ class Keepers:
         """Yield instances that carry the rates asked for: GPUs and losses together cost least."""
         self._lots = self._gathered(0.0)
         for near, lost in _STAYING:
-            self._prices = self._terms.unit_prices / (lost * self._gpu)
             worth = lost * self._gpu
-            charge = partial(Choice.charge, worth=worth)
-            yield from self._round(0.0, near, charge, _REFILLED[0])
+            self._prices = self._terms.unit_prices / worth
+            yield from self._round(0.0, near, partial(Choice.charge, worth=worth), _REFILLED[0])
 
     def trades(self, value: float, known: Mapping[CandidatePath, float]) -> Iterator[Assembled]:
         """Yield instances that reach a value and keep most, from more and more bundles.

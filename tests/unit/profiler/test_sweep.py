@@ -70,6 +70,13 @@ def a_sweep(
     )
 
 
+def break_off(model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave a run unfinished."""
+    Clock(monkeypatch, breaks_at=3)
+    with pytest.raises(KeyboardInterrupt):
+        measure_profile(model, folder, a_sweep(1, 2))
+
+
 def written(root: Path) -> list[str]:
     return sorted(path.name for path in root.rglob("*") if path.is_file())
 
@@ -94,9 +101,7 @@ def test_every_block_is_measured_at_every_batch(
 def test_a_run_that_was_stopped_goes_on(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Clock(monkeypatch, breaks_at=3)
-    with pytest.raises(KeyboardInterrupt):
-        measure_profile(model, tmp_path, a_sweep(1, 2))
+    break_off(model, tmp_path, monkeypatch)
     assert written(tmp_path) == ["here.unfinished"]
     clock = Clock(monkeypatch)
     profile = measure_profile(model, tmp_path, a_sweep(1, 2))
@@ -172,9 +177,7 @@ def test_a_block_is_computed_as_it_will_be_served(
 def test_a_run_that_is_computed_in_another_way_starts_anew(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Clock(monkeypatch, breaks_at=3)
-    with pytest.raises(KeyboardInterrupt):
-        measure_profile(model, tmp_path, a_sweep(1, 2))
+    break_off(model, tmp_path, monkeypatch)
     clock, halves = Clock(monkeypatch), ExecutionOptions(precision="bf16")
     profile = measure_profile(model, tmp_path, a_sweep(1, 2, execution=halves))
     assert clock.cells == len(profile.rows)

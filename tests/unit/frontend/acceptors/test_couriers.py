@@ -11,7 +11,6 @@ import pytest_asyncio
 
 from frontend.acceptors.couriers import AcceptorCouriers
 from frontend.acceptors.peers import Peer
-from frontend.acceptors.stream import NoticeStream
 from frontend.performer import Performer
 from penstock.aio.clock import MonotonicClock
 from penstock.aio.driver import Driver
@@ -44,25 +43,9 @@ from protos import acceptors_pb2 as pb
 from protos.link_pb2 import FrameHeader, StageReport
 from tests.support.builders import a_model_plan, a_plan, a_pool
 from tests.support.fleet import Inbox
+from tests.support.notices import Wire
 
 INSTANCE, BATCH = InstanceId("p0/0"), BatchId(7)
-
-
-class Wire(NoticeStream):
-    """An acceptor's stream, with nobody at the other end."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda _: None)
-        self.sent: list[pb.Notice] = []
-
-    def send(self, notice: pb.Notice) -> None:
-        self.sent.append(notice)
-
-    def last(self, kind: str) -> object:
-        return [getattr(each, kind) for each in self.sent if each.WhichOneof("kind") == kind][-1]
-
-    def kinds(self) -> list[str | None]:
-        return [each.WhichOneof("kind") for each in self.sent]
 
 
 @dataclass

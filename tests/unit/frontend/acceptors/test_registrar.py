@@ -12,25 +12,14 @@ import pytest
 
 from frontend.acceptors.peers import Peer
 from frontend.acceptors.registrar import SpreadingRegistrar
-from frontend.acceptors.stream import NoticeStream
 from frontend.regions import SharedRegions
 from penstock.domain.errors import InvalidRequest, PenstockError
 from penstock.rpc.status import Refused
 from protos import acceptors_pb2 as pb
 from tests.support.frontends import eventually
+from tests.support.notices import Wire
 
 HASTY_S, PATIENT_S = 0.05, 5.0
-
-
-class Wire(NoticeStream):
-    """An acceptor's stream, with nobody at the other end."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda _: None)
-        self.sent: list[pb.Notice] = []
-
-    def send(self, notice: pb.Notice) -> None:
-        self.sent.append(notice)
 
 
 @dataclass
